@@ -1,0 +1,56 @@
+# make demo    a real round trip on this machine
+# make test    lint, types and the whole suite (what lands must pass it)
+# make quick   the inner loop: no real OpenCode, under a minute
+# make slow    tests that take minutes
+# make lint    format, lint, types, import directions, shell
+# make bench   benchmarks, by hand
+
+PYTHON ?= python3
+BIN := .venv/bin
+OPENCODE_DIRECTORY := .cache/opencode
+SHELL_FILES := $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+# PYTHON_JOBS limits the tests that run at the same time; each real OpenCode wants a core and half a gigabyte.
+PYTHON_JOBS ?= auto
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test quick slow lint format bench
+
+help:
+	@sed -n 's/^# make /make /p' Makefile
+
+.venv/.installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	@touch $@
+
+setup: .venv/.installed
+	@sh tools/ensure-opencode.sh $(OPENCODE_DIRECTORY)
+	@sh tools/ensure-sshd.sh
+
+demo: .venv/.installed
+	@sh tools/ensure-opencode.sh $(OPENCODE_DIRECTORY)
+	@PATH="$(CURDIR)/$(OPENCODE_DIRECTORY)/node_modules/.bin:$$PATH" $(BIN)/remote-dispatch demo
+
+lint: .venv/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck $(SHELL_FILES)
+
+format: .venv/.installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+test: setup lint
+	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) --dist worksteal -m "not slow"
+
+quick: .venv/.installed
+	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m "not real and not slow"
+
+slow: setup
+	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m slow
+
+bench: setup
+	$(BIN)/python -m benchmarks

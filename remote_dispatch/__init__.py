@@ -1,0 +1,3 @@
+"""Hand an OpenCode conversation to another machine over SSH, and bring it home."""
+
+__version__ = "0.1.0"

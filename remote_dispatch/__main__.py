@@ -1,0 +1,5 @@
+"""`python -m remote_dispatch`."""
+
+from remote_dispatch.cli import main
+
+main()
