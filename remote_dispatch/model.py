@@ -1,0 +1,315 @@
+"""The values that travel between the rooms: hosts, requests, dispatches, facts and outcomes. No I/O here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+SESSION_ID = re.compile(r"ses_[A-Za-z0-9]{20,40}")
+DISPATCH_NAME = re.compile(r"[a-z][a-z0-9-]{1,30}")
+DISPATCH_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9]{8}")
+
+PermissionAction = Literal["allow", "ask", "deny"]
+PermissionRules = dict[str, PermissionAction | dict[str, PermissionAction]]
+"""OpenCode's permission object: `{"bash": {"*": "deny", "git *": "allow"}, "edit": "allow"}`; the last match wins."""
+
+SafeText = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Mode(StrEnum):
+    """What happens to the result: it stays on the host, or it comes home."""
+
+    ONE_WAY = "one-way"
+    ROUND_TRIP = "round-trip"
+
+
+class Permissions(StrEnum):
+    """What becomes of a permission that OpenCode would ask for: refused so that the model goes on, or granted."""
+
+    DENY = "deny"
+    AUTO = "auto"
+
+
+class State(StrEnum):
+    """Where a dispatch stands. Forward only; the last four are ends."""
+
+    NEW = "new"
+    STAGING = "staging"
+    RUNNING = "running"
+    FINISHED = "finished"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    LOST = "lost"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether nothing changes this state any more."""
+        return self in (State.DONE, State.FAILED, State.CANCELLED, State.LOST)
+
+    @property
+    def rank(self) -> int:
+        """The place in the order of states; all ends share the last place."""
+        return 4 if self.is_end else list(State).index(self)
+
+
+class Collected(StrEnum):
+    """How much of the result is home."""
+
+    NONE = "none"
+    PARTIAL = "partial"
+    WHOLE = "whole"
+    COPY = "copy"
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model as OpenCode names it: `provider/id`; the id may hold further slashes."""
+
+    provider: str
+    id: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read `provider/id`. Raises ValueError for anything else."""
+        provider, slash, name = text.partition("/")
+        if not (slash and provider and name) or re.search(r"\s|[\x00-\x1f\x7f]", text) or text.startswith("-"):
+            raise ValueError(f"`{text}` is not a model: expected `provider/id`")
+        return cls(provider, name)
+
+    def __str__(self) -> str:
+        return f"{self.provider}/{self.id}"
+
+
+class Host(BaseModel):
+    """One entry of the host registry. `host`, `port`, `server` and `env` are private: shown by no repr."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    host: str | None = Field(default=None, repr=False)
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, repr=False)
+    agent: SafeText | None = None
+    model: str | None = None
+    variant: SafeText | None = None
+    directory: SafeText | None = None
+    permissions: Literal["deny", "auto"] | None = None
+    permission_rules: PermissionRules | None = None
+    opencode: SafeText | None = None
+    env: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] | None = Field(
+        default=None, repr=False
+    )
+    code: Literal["carry", "existing", "none"] | None = None
+    server: str | None = Field(default=None, repr=False)
+    os: Literal["linux", "macos", "windows"] | None = None
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_model(cls, value: str | None) -> str | None:
+        if value is not None:
+            Model.parse(value)
+        return value
+
+    @field_validator("agent")
+    @classmethod
+    def _is_an_agent(cls, value: str | None) -> str | None:
+        if value is not None and value.startswith("-"):
+            raise ValueError(f"`{value}` is not an agent's name")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_way_in(self) -> Self:
+        if self.host is None and self.server is None:
+            raise ValueError("`host` is missing (an address, or an alias of ~/.ssh/config)")
+        return self
+
+
+class DispatchRequest(BaseModel):
+    """What the user asked for. None leaves the choice to the host's entry, the session, or the host, in this order."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    host: str
+    session_id: str | None = None
+    """The local session; None makes a new one on the host."""
+    mode: Mode = Mode.ONE_WAY
+    prompt: str | None = None
+    """The user's own words, verbatim; None means "continue"."""
+    local_directory: Path
+    directory: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    variant: str | None = None
+    permissions: Permissions | None = None
+    permission_rules: PermissionRules | None = None
+    name: str | None = None
+
+
+class Moment(BaseModel):
+    """A state and the time at which it was reached."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: State
+    at: datetime
+
+
+class Origin(BaseModel):
+    """What the local session was when it left: put back on return."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    agent: str | None = None
+    model: str | None = None
+    variant: str | None = None
+    directory: str
+    title: str = ""
+    digest: str = ""
+    """Digest of the local transcript as exported (transcript.digest)."""
+    messages: int = 0
+
+
+class Travel(BaseModel):
+    """How the transcript was changed for the journey; what is needed to change it back."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    session_id: str
+    """The id under which the session lives on the host."""
+    agent: str
+    model: str
+    variant: str | None = None
+    shift_ms: int = 0
+    """What was added to every time of the outgoing transcript."""
+    clock_offset_ms: int = 0
+    """The host's clock minus ours, as probed."""
+    id_map: dict[str, str] = {}
+    """Local id to travelling id, where the session travels under fresh ids; otherwise empty."""
+    replaces: bool = False
+    """Whether the host's old copy of the session is deleted first."""
+    children: tuple[str, ...] = ()
+    """Local ids of the sub-agents' sessions that travel along."""
+
+
+class Dispatch(BaseModel):
+    """The record of one hand-over. `history` has every state with its time. Old records load for ever."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = 1
+    id: str
+    name: str
+    request: DispatchRequest
+    history: tuple[Moment, ...]
+    origin: Origin | None = None
+    travel: Travel | None = None
+    run_directory: str | None = None
+    """Absolute path on the host."""
+    remote_directory: str | None = None
+    """The working directory on the host, absolute, once the runner has entered it."""
+    kind: str | None = None
+    """Why it failed, one word (see dispatch.verdict)."""
+    detail: str | None = None
+    """Why it failed, for people; cleaned."""
+    collected: Collected = Collected.NONE
+    session_id: str | None = None
+    """The local session that holds the result."""
+    copy_session_id: str | None = None
+    new_messages: int | None = None
+    warnings: tuple[str, ...] = ()
+    answer: str | None = None
+    """The host's last answer, once home."""
+    unreachable_since: datetime | None = None
+    is_cleaned_up: bool = False
+    """Whether the run directory on the host was removed."""
+
+    @property
+    def state(self) -> State:
+        """The state reached last."""
+        return self.history[-1].state
+
+    @property
+    def host(self) -> str:
+        """The host's public name."""
+        return self.request.host
+
+    @property
+    def mode(self) -> Mode:
+        """One-way or round-trip."""
+        return self.request.mode
+
+    def reached(self, state: State) -> datetime | None:
+        """Return when this state was reached, or None."""
+        return next((moment.at for moment in self.history if moment.state is state), None)
+
+    def advance(self, state: State, at: datetime, **changes: Any) -> Dispatch:
+        """Return a copy in this state. Going backwards, or leaving an end, changes nothing but `changes`."""
+        is_forward = not self.state.is_end and state.rank > self.state.rank
+        history = (*self.history, Moment(state=state, at=at)) if is_forward else self.history
+        return self.model_validate({**dict(self), **changes, "history": history})
+
+    def but(self, **changes: Any) -> Dispatch:
+        """Return a copy with these fields changed, in the same state."""
+        return self.model_validate({**dict(self), **changes})
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """One todo of a session, in OpenCode's own words."""
+
+    content: str
+    status: str
+    priority: str
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteFacts:
+    """What one probe learned about a host. Paths are absolute."""
+
+    system: str
+    """`Linux`, `Darwin`, ... as `uname -s` says."""
+    machine: str
+    home: PurePosixPath
+    shell: str
+    state_directory: PurePosixPath
+    """Where our run directories live on the host: `.../remote-dispatch/runs`."""
+    opencode: PurePosixPath | None
+    opencode_version: str | None
+    git_version: str | None
+    free_bytes: int | None
+    clock_offset_ms: int
+    """The host's clock minus ours."""
+    directory: PurePosixPath
+    """The asked working directory with `~` expanded; it need not exist yet."""
+    is_directory_there: bool
+
+
+class Outcome(BaseModel):
+    """`outcome.json` as the runner wrote it: facts, no verdict. Times in seconds since 1970, on the host's clock."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = Field(default=1, alias="schema")
+    dispatch: str
+    session: str
+    problem: str | None = None
+    """None, or what stopped the runner: opencode-missing, directory, import-refused, import-unproved, run-failed,
+    export-failed, terminated, no-space."""
+    is_started: bool = Field(default=False, alias="started")
+    import_status: int | None = None
+    run_status: int | None = None
+    export_status: int | None = None
+    signal: str | None = None
+    began_s: int | None = Field(default=None, alias="began")
+    run_began_s: int | None = Field(default=None, alias="run_began")
+    run_ended_s: int | None = Field(default=None, alias="run_ended")
+    ended_s: int | None = Field(default=None, alias="ended")
+    back_sha256: str | None = None
+    back_bytes: int | None = None
