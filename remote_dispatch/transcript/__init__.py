@@ -1,0 +1,87 @@
+"""Transcripts: read, prepared for another machine, compared and merged. Pure: no I/O, no asyncio.
+
+A transcript is a plain dict as OpenCode's session export holds it. Functions return copies that share what they did
+not touch; nothing changes its argument.
+"""
+
+from remote_dispatch.transcript.clocks import fit, newest_ms, outward_shift_ms, shift
+from remote_dispatch.transcript.identity import (
+    fresh_ids,
+    inverted,
+    new_message_id,
+    new_part_id,
+    new_session_id,
+    rename,
+)
+from remote_dispatch.transcript.merge import (
+    additions,
+    as_copy,
+    check_back,
+    message_ids,
+    moved_on,
+    new_messages,
+    part_ids,
+    read_back_problems,
+)
+from remote_dispatch.transcript.open_call import close_open_calls, open_calls
+from remote_dispatch.transcript.permissions import agent_override, permission_override, rules_from, with_permissions
+from remote_dispatch.transcript.reading import canonical, count, digest, dump, parse
+from remote_dispatch.transcript.references import children_of, tool_outputs
+from remote_dispatch.transcript.shape import Message, Part, Transcript
+from remote_dispatch.transcript.travel import (
+    has_pending_revert,
+    origin_of,
+    restore,
+    retarget,
+    without_reverted,
+    without_workspace,
+)
+from remote_dispatch.transcript.verdict import Verdict, failure_detail, failure_kind, judge, refused_calls
+
+__all__ = [
+    "Message",
+    "Part",
+    "Transcript",
+    "Verdict",
+    "additions",
+    "agent_override",
+    "as_copy",
+    "canonical",
+    "check_back",
+    "children_of",
+    "close_open_calls",
+    "count",
+    "digest",
+    "dump",
+    "failure_detail",
+    "failure_kind",
+    "fit",
+    "fresh_ids",
+    "has_pending_revert",
+    "inverted",
+    "judge",
+    "message_ids",
+    "moved_on",
+    "new_message_id",
+    "new_messages",
+    "new_part_id",
+    "new_session_id",
+    "newest_ms",
+    "open_calls",
+    "origin_of",
+    "outward_shift_ms",
+    "parse",
+    "part_ids",
+    "permission_override",
+    "read_back_problems",
+    "refused_calls",
+    "rename",
+    "restore",
+    "retarget",
+    "rules_from",
+    "shift",
+    "tool_outputs",
+    "with_permissions",
+    "without_reverted",
+    "without_workspace",
+]
