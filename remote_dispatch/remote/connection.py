@@ -1,0 +1,81 @@
+"""What the rest of the house knows of a machine: run a script, open one, move files. SSH and local both fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path, PurePosixPath
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A command that has ended. Output is raw bytes; `exit_status` is negative when a signal ended it."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+
+
+class Channel(Protocol):
+    """One running command. Its stdin is closed."""
+
+    def stdout(self) -> AsyncIterator[bytes]:
+        """Yield what it prints, in chunks as they come, to the end. Raises ConnectionLostError."""
+        ...
+
+    def stderr(self) -> AsyncIterator[bytes]:
+        """Yield what it prints on stderr, in chunks as they come, to the end. Raises ConnectionLostError."""
+        ...
+
+    async def wait(self) -> int:
+        """Return the exit status (negative: a signal). Raises ConnectionLostError."""
+        ...
+
+
+class Connection(Protocol):
+    """An open link to one machine. Every method raises ConnectionLostError when the link breaks.
+
+    A `script` is fixed POSIX sh text, never built from values: those are its positional parameters and arrive
+    byte for byte, whatever they hold (NUL excepted) and whatever the login shell is. A script starts with stdin at
+    its `input`'s first byte, or at end of file.
+    """
+
+    @property
+    def name(self) -> str:
+        """The host's public name, or `this machine`."""
+        ...
+
+    def warm(self) -> None:
+        """Begin, in the background, what the first upload would wait for. Calling it again does nothing."""
+        ...
+
+    async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - subprocess's own word
+        """Run a script to its end.
+
+        Raises DeadlinePassedError after `timeout_s`; the remote process may then live on. A non-zero exit status is
+        not an error here: the caller judges.
+        """
+        ...
+
+    def open(self, script: str, *values: str) -> AbstractAsyncContextManager[Channel]:
+        """Start a script and read it while it runs; leaving the context closes the channel."""
+        ...
+
+    async def upload(self, directory: PurePosixPath, files: Mapping[str, bytes | Path], *, timeout_s: float) -> None:
+        """Put files into a directory (absolute), making it and the subdirectories that the names need.
+
+        Names are relative and use `/`. Directories get mode 0700, files 0600, whatever the umask. Existing files are
+        replaced. Raises HostNotReadyError when the disk is full or the place is not writable.
+        """
+        ...
+
+    async def download(self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float) -> None:
+        """Bring one file; `target` appears whole, mode 0600, or not at all.
+
+        Raises FileNotFoundError, IntegrityError when it is larger than the limit.
+        """
+        ...

@@ -1,0 +1,284 @@
+"""An open SSH connection: scripts through any login shell, files by SFTP, or by the shell where there is no SFTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import secrets
+from typing import TYPE_CHECKING, Self
+
+import asyncssh
+
+from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, IntegrityError
+from remote_dispatch.remote import ssh_errors, ssh_files
+from remote_dispatch.remote.bootstrap import NoiseFilter, command_line, opening
+from remote_dispatch.remote.connection import Completed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from pathlib import Path, PurePosixPath
+
+OUTPUT_LIMIT_BYTES = 64_000_000
+_SESSIONS = 8
+"""sshd allows ten a connection by default; the rest is for others."""
+_PIECE_BYTES = 65536
+_SFTP_START_S = 10
+_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+
+
+class SshConnection:
+    """One open connection. `link` is asyncssh's; entering and leaving the context opens nothing and closes SFTP."""
+
+    def __init__(self, name: str, link: asyncssh.SSHClientConnection) -> None:
+        self._name = name
+        self._link = link
+        self._sessions = asyncio.Semaphore(_SESSIONS)
+        self._sftp: asyncio.Task[asyncssh.SFTPClient] | None = None
+
+    def __repr__(self) -> str:
+        return f"SshConnection({self._name!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._sftp is None:
+            return
+        self._sftp.cancel()
+        with contextlib.suppress(asyncio.CancelledError, asyncssh.Error, OSError):
+            (await self._sftp).exit()
+
+    @property
+    def name(self) -> str:
+        """The host's public name."""
+        return self._name
+
+    async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - the contract's word
+        """Run a script to its end. See `Connection.run`.
+
+        Raises HostNotReadyError when the login shell starts nothing.
+        """
+        async with self._deadline("a command", timeout_s), self._started(script, values, _pieces(input)) as channel:
+            return await channel.completed()
+
+    @contextlib.asynccontextmanager
+    async def open(self, script: str, *values: str) -> AsyncIterator[SshChannel]:
+        """Start a script and read it while it runs. See `Connection.open`."""
+        async with self._started(script, values, ()) as channel:
+            yield channel
+
+    async def upload(self, directory: PurePosixPath, files: Mapping[str, bytes | Path], *, timeout_s: float) -> None:
+        """Put files into a directory, by SFTP or else through the shell. See `Connection.upload`."""
+        names = ssh_files.checked(files)
+        async with self._deadline("an upload", timeout_s):
+            try:
+                with self._translated():
+                    await ssh_files.put(await self._files(), directory, names)
+            except ssh_files.SFTP_FAILED:
+                await self._upload_by_shell(directory, names)
+
+    async def download(self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float) -> None:
+        """Bring one file, by SFTP or else through the shell. See `Connection.download`."""
+        async with self._deadline("a download", timeout_s):
+            try:
+                with self._translated():
+                    await ssh_files.get(await self._files(), self._name, source, target, limit_bytes=limit_bytes)
+            except ssh_files.SFTP_FAILED:
+                await self._download_by_shell(source, target, limit_bytes)
+
+    def warm(self) -> None:
+        """Open SFTP in the background: four round trips that need not be waited for later."""
+        if self._sftp is None:
+            self._sftp = asyncio.create_task(_start_sftp(self._link))
+            self._sftp.add_done_callback(_look_at)
+
+    async def _files(self) -> asyncssh.SFTPClient:
+        self.warm()
+        assert self._sftp is not None
+        return await asyncio.shield(self._sftp)
+
+    async def _upload_by_shell(self, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path]) -> None:
+        async def put(name: PurePosixPath, source: bytes | Path) -> None:
+            values = (str(directory), str(name.parent), name.name, str(ssh_files.size_of(source)))
+            await self._at_place(ssh_files.PUT, values, ssh_files.chunks_of(source))
+
+        clean = (ssh_files.CLEAN, (str(directory), *map(str, files)))
+        await self._at_place(*clean)
+        await self._at_place(ssh_files.MAKE, (str(directory),))
+        try:
+            await ssh_files.all_of([put(name, source) for name, source in files.items()])
+        except HostNotReadyError:
+            await self._at_place(*clean)
+            raise
+
+    async def _at_place(self, script: str, values: tuple[str, ...], pieces: Iterable[bytes] = ()) -> None:
+        async with self._started(script, values, pieces) as channel:
+            done = await channel.completed()
+        if done.exit_status:
+            raise ssh_files.place_error(self._name, done.stderr)
+
+    async def _download_by_shell(self, source: PurePosixPath, target: Path, limit_bytes: int) -> None:
+        async with self._started(ssh_files.GET, (str(source), str(limit_bytes)), ()) as channel:
+            await ssh_files.save(channel, self._name, source, target, limit_bytes=limit_bytes)
+
+    @contextlib.asynccontextmanager
+    async def _started(
+        self, script: str, values: tuple[str, ...], pieces: Iterable[bytes]
+    ) -> AsyncIterator[SshChannel]:
+        marker = secrets.token_hex(12)
+        command, first = command_line(marker, script, values), opening(marker, script, values)
+        async with self._sessions:
+            with self._translated():
+                process = await self._session(command)
+            feeding = asyncio.create_task(_feed(process, first, pieces))
+            try:
+                yield SshChannel(self._name, self._link, process, marker)
+            finally:
+                feeding.cancel()
+                (problem,) = await asyncio.gather(feeding, return_exceptions=True)
+                process.close()
+                if isinstance(problem, OSError):
+                    raise problem
+
+    async def _session(self, command: str) -> asyncssh.SSHClientProcess[bytes]:
+        """Start a session. sshd frees one a moment after it ended, so a refusal is tried again."""
+        for pause_s in _PAUSES_S:
+            with contextlib.suppress(asyncssh.ChannelOpenError):
+                return await self._link.create_process(command, encoding=None)
+            if self._link.is_closed():
+                break
+            await asyncio.sleep(pause_s)
+        return await self._link.create_process(command, encoding=None)
+
+    def _translated(self) -> contextlib.AbstractContextManager[None]:
+        return ssh_errors.translated(self._name, self._link)
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, what: str, timeout_s: float) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except TimeoutError:
+            message = f"{self._name}: {what} did not end in {timeout_s:g} s and may still run there"
+            raise DeadlinePassedError(message) from None
+
+
+class SshChannel:
+    """One script that runs on the host. A stream that nobody reads holds it up after two megabytes."""
+
+    def __init__(
+        self, name: str, link: asyncssh.SSHClientConnection, process: asyncssh.SSHClientProcess[bytes], marker: str
+    ) -> None:
+        self._name = name
+        self._link = link
+        self._process = process
+        self._out = NoiseFilter(marker)
+        self._error = NoiseFilter(marker)
+        self._unread = {"stdout": (process.stdout, self._out), "stderr": (process.stderr, self._error)}
+
+    def stdout(self) -> AsyncIterator[bytes]:
+        """Yield what it prints. See `Channel.stdout`."""
+        return self._chunks(*self._unread.pop("stdout"))
+
+    def stderr(self) -> AsyncIterator[bytes]:
+        """Yield what it prints on stderr. See `Channel.stderr`."""
+        return self._chunks(*self._unread.pop("stderr"))
+
+    async def wait(self) -> int:
+        """Return the exit status; streams that nobody asked for are read and dropped.
+
+        Raises ConnectionLostError, and HostNotReadyError when the script never started.
+        """
+        await ssh_files.all_of([self._drop(*self._unread.popitem()[1]) for _ in list(self._unread)])
+        with ssh_errors.translated(self._name, self._link):
+            await self._process.wait_closed()
+        # asyncssh reports a broken connection as a command that ended without any status.
+        if self._process.returncode is None:
+            raise ssh_errors.lost(self._name)
+        if not self._out.has_started and not self._error.has_started:
+            raise self._not_started()
+        return self._process.returncode
+
+    async def completed(self) -> Completed:
+        """Read everything and wait. Raises IntegrityError when it prints more than `OUTPUT_LIMIT_BYTES`."""
+        out, error = bytearray(), bytearray()
+        await ssh_files.all_of([self._collect(self.stdout(), out), self._collect(self.stderr(), error)])
+        return Completed(await self.wait(), bytes(out), bytes(error))
+
+    async def _collect(self, chunks: AsyncIterator[bytes], into: bytearray) -> None:
+        async for chunk in chunks:
+            into += chunk
+            if len(into) > OUTPUT_LIMIT_BYTES:
+                raise IntegrityError(f"{self._name}: a command printed more than {OUTPUT_LIMIT_BYTES} bytes")
+
+    async def _drop(self, stream: asyncssh.SSHReader[bytes], noise: NoiseFilter) -> None:
+        async for _ in self._chunks(stream, noise):
+            pass
+
+    async def _chunks(self, stream: asyncssh.SSHReader[bytes], noise: NoiseFilter) -> AsyncIterator[bytes]:
+        with ssh_errors.translated(self._name, self._link):
+            while chunk := await stream.read(_PIECE_BYTES):
+                if piece := noise.feed(chunk):
+                    yield piece
+                if noise.is_too_loud:
+                    raise self._not_started()
+
+    def _not_started(self) -> HostNotReadyError:
+        words = _last_words(self._out.noise or self._error.noise)
+        return HostNotReadyError(
+            self._name,
+            f"its login shell did not start a command{f': {words}' if words else ''}",
+            hint="check the account's login shell and its start-up files there",
+        )
+
+
+async def _feed(process: asyncssh.SSHClientProcess[bytes], first: bytes, pieces: Iterable[bytes]) -> None:
+    """Write everything and close. A script that ends without reading it all is no error; an unreadable source is."""
+    if not await _write(process, first):
+        return
+    try:
+        for piece in pieces:
+            if not await _write(process, piece):
+                return
+    except OSError:
+        process.close()
+        raise
+    with contextlib.suppress(asyncssh.Error, OSError):
+        process.stdin.write_eof()
+
+
+async def _write(process: asyncssh.SSHClientProcess[bytes], piece: bytes) -> bool:
+    try:
+        process.stdin.write(piece)
+        await process.stdin.drain()
+    except (asyncssh.Error, OSError):
+        return False
+    return True
+
+
+async def _start_sftp(link: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient:
+    """Start it. What a missing subsystem, a silent one or one session too many raise becomes SFTP's own failure."""
+    try:
+        async with asyncio.timeout(_SFTP_START_S):
+            return await link.start_sftp_client()
+    except (asyncssh.ChannelOpenError, TimeoutError) as error:
+        if link.is_closed():
+            raise
+        raise asyncssh.SFTPFailure("the subsystem did not start") from error
+
+
+def _look_at(task: asyncio.Task[asyncssh.SFTPClient]) -> None:
+    """Retrieve an exception: whoever waits for SFTP meets it again."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _last_words(noise: bytes) -> str:
+    lines = [line.strip() for line in noise.decode(errors="replace").splitlines() if line.strip()]
+    text = re.sub(r"[^ -~\xa0-\uffff]", "", lines[-1])[:200] if lines else ""
+    return ssh_errors.REDACTION.clean(text)
+
+
+def _pieces(content: bytes) -> Iterator[bytes]:
+    return (content[start : start + _PIECE_BYTES] for start in range(0, len(content), _PIECE_BYTES))

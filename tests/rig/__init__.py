@@ -1,0 +1,1 @@
+"""Programs that the tests run against: real servers, started and ended by the tests."""
