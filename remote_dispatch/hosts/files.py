@@ -1,0 +1,142 @@
+"""Reading and replacing one hosts file. Reading is bounded and never blocks; replacing is all or nothing."""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from remote_dispatch.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MAX_BYTES = 1 << 20
+LOCK_TIMEOUT_S = 10.0
+
+
+class UnreadableError(ValueError):
+    """The file is there and cannot be a hosts file. The message repeats nothing of it."""
+
+
+def read_text(path: Path) -> str | None:
+    """Return the whole text without its byte order mark, or None when there is no such file.
+
+    Raises UnreadableError for a directory, FIFO or device, over 1 MiB, text that is not UTF-8, a file that everybody
+    may write to, and whatever the system refuses.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"cannot be read ({_reason(error)})") from error
+    try:
+        _check_kind(os.fstat(descriptor))
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return _decoded(file.read(MAX_BYTES + 1))
+    finally:
+        os.close(descriptor)
+
+
+def real(path: Path) -> Path:
+    """Return the path with symlinks followed; a loop of them stays as it is."""
+    return Path(os.path.realpath(path))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write beside, flush to disk, rename. A symlink stays and its target is replaced; the mode stays, new is 0600.
+
+    Raises ConfigurationError; then the old file is untouched.
+    """
+    try:
+        _replace(real(path), text.encode())
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written ({_reason(error)})", hint="check the directory's owner and free space"
+        ) from error
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the directory against other edits by this program, making it (0700) when it is missing.
+
+    Raises ConfigurationError when another edit holds it for ten seconds. A file system without locks has none.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigurationError(f"{directory} cannot be used ({_reason(error)})") from error
+    try:
+        _lock(descriptor, directory)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_kind(status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableError("is not a regular file")
+    if status.st_size > MAX_BYTES:
+        raise UnreadableError("is larger than 1 MiB")
+    if status.st_mode & stat.S_IWOTH:
+        raise UnreadableError("may be written by every user of this machine; run `chmod o-w` on it")
+
+
+def _decoded(content: bytes) -> str:
+    if len(content) > MAX_BYTES:
+        raise UnreadableError("is larger than 1 MiB")
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise UnreadableError("is not UTF-8 text (UTF-16, it seems); save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UnreadableError(f"is not UTF-8 text (line {line}); save it as UTF-8") from None
+
+
+def _replace(target: Path, content: bytes) -> None:
+    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+    beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
+    try:
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
+    _flush_directory(target.parent)
+
+
+def _flush_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int, directory: Path) -> None:
+    deadline = time.monotonic() + LOCK_TIMEOUT_S
+    while time.monotonic() < deadline:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.02)
+        except OSError:  # network file systems may refuse to lock a directory
+            return None
+    raise ConfigurationError(f"another program is editing {directory}", hint="wait for it to end, then try again")
+
+
+def _reason(error: Exception) -> str:
+    return (getattr(error, "strerror", None) or "bad name").lower()
