@@ -1,0 +1,25 @@
+# shellcheck shell=sh disable=SC2154 # common.sh assigns
+# clean RUN_DIRECTORY DISPATCH_ID: removes a run directory that nobody uses; prints `removed`, or `kept` and why:
+# path (it is not this dispatch's run directory), held (a runner lives), running (its OpenCode lives), failed.
+
+keep() {
+  echo "kept $1"
+  exit 0
+}
+
+case $2 in '' | *[!A-Za-z0-9-]*) keep path ;; esac
+case $1 in
+  */../* | */./*) keep path ;;
+  /*/remote-dispatch/runs/"$2") ;;
+  *) keep path ;;
+esac
+[ ! -L "$1" ] || keep path
+if [ -d "$1" ]; then
+  cd -P -- "$1" || keep failed
+  read_lock
+  case $held in yes | unowned) keep held ;; esac
+  [ -e outcome.json ] || [ -z "$(marked_processes)" ] || keep running
+  cd /
+  rm -rf -- "$1" || keep failed
+fi
+echo removed

@@ -1,0 +1,119 @@
+# shellcheck shell=sh
+# What all scripts on the host share: who holds the lock of a run directory, and which processes belong to a run.
+# It is put in front of every other script here; the current directory is the run directory.
+
+umask 077
+
+UNOWNED_LOOKS=50 # of 0.2 s each
+
+boot_id() {
+  cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || sysctl -n kern.boottime | tr -cd '0-9'
+}
+
+# Prints when a process started, as the system counts it; nothing for one that is gone or only waits to be reaped.
+start_time() {
+  if [ -r /proc/self/stat ]; then
+    # The name in the second field may hold spaces and parentheses.
+    sed -n '$s/.*) //p' "/proc/$1/stat" 2>/dev/null | awk '$1 !~ /[ZX]/ { print $20 }'
+  else
+    TZ=UTC LC_ALL=C ps -o stat= -o lstart= -p "$1" 2>/dev/null | awk '$1 !~ /Z/ { $1 = ""; gsub(" ", "_"); print }'
+  fi
+}
+
+# A dead lock is taken over by making `next` inside it: mkdir lets one taker win, and nothing is ever moved away.
+current_lock() {
+  current=lock
+  while [ -d "$current/next" ]; do current=$current/next; done
+}
+
+# Sets `held` to yes, no, dead or unowned, `current` to the innermost lock, and `owner_pid`.
+read_lock() {
+  current_lock
+  judge "$current"
+}
+
+judge() {
+  held=no owner_boot='' owner_pid='' owner_start=''
+  [ -d "$1" ] || return 0
+  held=unowned
+  [ -f "$1/owner" ] || return 0
+  read -r owner_boot owner_pid owner_start <"$1/owner" || :
+  held=dead
+  case $owner_pid in '' | *[!0-9]*) return 0 ;; esac
+  [ "$owner_boot" = "$(boot_id)" ] && [ -n "$owner_start" ] && [ "$owner_start" = "$(start_time "$owner_pid")" ] && held=yes
+  return 0
+}
+
+# A lock without an owner is being taken, or was left by a crash: one that is still so after ten seconds is dead.
+settle_lock() {
+  tries=$UNOWNED_LOOKS
+  read_lock
+  while [ "$held" = unowned ] && [ "$tries" -gt 0 ]; do
+    pause
+    tries=$((tries - 1))
+    read_lock
+  done
+  [ "$held" != unowned ] || held=dead
+}
+
+pause() {
+  sleep 0.2 2>/dev/null || sleep 1
+}
+
+size_of() {
+  if [ -f "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi
+}
+
+# Prints lines `pid parent`.
+process_table() {
+  if [ -r /proc/self/stat ]; then
+    cat /proc/[0-9]*/stat 2>/dev/null | sed 's/ (.*) [A-Za-z] / /'
+  else
+    ps -A -o pid= -o ppid=
+  fi
+}
+
+# Prints a process and everything below it.
+tree_of() {
+  echo "$1"
+  process_table | awk -v root="$1" '
+    { parent[$1] = $2 }
+    END {
+      known[root] = 1
+      do {
+        grew = 0
+        for (pid in parent) if (!(pid in known) && (parent[pid] in known)) { known[pid] = 1; grew = 1; print pid }
+      } while (grew)
+    }'
+}
+
+# Prints the processes that carry this run directory in their environment: they belong to it even when their parents ended.
+marked_processes() {
+  mark="REMOTE_DISPATCH_RUN=$(pwd -P)"
+  for environment in /proc/[0-9]*/environ; do
+    if [ -r "$environment" ] && tr '\0' '\n' 2>/dev/null <"$environment" | grep -qxF -e "$mark"; then
+      pid=${environment#/proc/}
+      echo "${pid%/environ}"
+    fi
+  done
+}
+
+signal_all() {
+  for pid in $2; do kill -s "$1" "$pid" 2>/dev/null || :; done
+}
+
+living() {
+  for pid in $1; do [ -z "$(start_time "$pid")" ] || printf '%s ' "$pid"; done
+}
+
+# Ends these processes: TERM, and KILL for what is left five seconds later. The list is made before anything dies,
+# because the commands of OpenCode's bash tool lead sessions of their own and are orphans afterwards.
+stop_all() {
+  signal_all TERM "$1"
+  tries=25
+  while left=$(living "$1") && [ -n "$left" ] && [ "$tries" -gt 0 ]; do
+    pause
+    tries=$((tries - 1))
+  done
+  signal_all KILL "$left"
+}

@@ -1,0 +1,412 @@
+# shellcheck shell=sh disable=SC2154,SC2329 # common.sh assigns; traps call
+# Runs one dispatch in its run directory, which is the current one: import, run, export, outcome.
+# Nothing of it is built from values: they are read from `param/`. It never prints content.
+
+trap "" HUP
+
+IMPORT_LIMIT_S=900
+EXPORT_LIMIT_S=900
+QUERY_LIMIT_S=180
+TOOL_OUTPUT_FILES=64
+TOOL_OUTPUT_BYTES=16777216
+
+run=$(pwd -P)
+dispatch='' session='' binary='' directory='' model='' agent='' variant='' messages='' parts='' began=''
+problem='' signal='' child='' is_stoppable=yes is_started=false
+import_status='' run_status='' export_status='' run_began='' run_ended='' back_sha256='' back_bytes=''
+
+now() {
+  date +%s
+}
+
+# --- the lock
+
+write_owner() {
+  echo "$(boot_id) $$ $(start_time $$)" >"$1/owner.$$" && mv -f "$1/owner.$$" "$1/owner"
+}
+
+# Takes the lock or ends: a second runner of a dispatch does nothing, and one that was started is never run again.
+take_lock() {
+  settle_lock
+  [ ! -e outcome.json ] || exit 0
+  case $held in
+    yes) exit 0 ;;
+    dead)
+      [ ! -e started ] || exit 0
+      previous=$current
+      mine=$current/next
+      ;;
+    *) previous='' mine=lock ;;
+  esac
+  mkdir "$mine" 2>/dev/null || exit 0
+  give_way_to_a_late_owner
+  write_owner "$mine" || exit 0
+  [ ! -d "$mine/next" ] || exit 0
+  [ ! -e outcome.json ] && [ ! -e started ] || exit 0
+}
+
+# An owner may have written its name only after it was taken for dead.
+give_way_to_a_late_owner() {
+  [ -n "$previous" ] || return 0
+  judge "$previous"
+  [ "$held" != yes ] || { rmdir "$mine"; exit 0; }
+}
+
+# --- values
+
+# Sets `value` to a parameter byte for byte, a trailing newline included; empty when there is none.
+read_param() {
+  value=''
+  [ -f "$run/param/$1" ] || return 0
+  value=$(cat "$run/param/$1" && printf x)
+  value=${value%x}
+}
+
+read_params() {
+  read_param dispatch && dispatch=$value
+  read_param session && session=$value
+  read_param opencode && binary=$value
+  read_param directory && directory=$value
+  read_param model && model=$value
+  read_param agent && agent=$value
+  read_param variant && variant=$value
+  read_param messages && messages=$value
+  read_param parts && parts=$value
+  case $dispatch in *[!A-Za-z0-9-]*) dispatch='' ;; esac
+  case $session in *[!A-Za-z0-9_]*) session='' ;; esac
+}
+
+# --- processes
+
+# OpenCode in the environment of this dispatch; replaces the subshell that it is called in. The names are long because
+# the user's variables are set beside them.
+opencode() {
+  set -- "$binary" "$@"
+  PWD=$(pwd -P)
+  TMPDIR=$run/tmp
+  export PWD TMPDIR
+  for remote_dispatch_file in "$run"/param/env/*; do
+    [ -f "$remote_dispatch_file" ] || continue
+    remote_dispatch_value=$(cat "$remote_dispatch_file" && printf x)
+    export "${remote_dispatch_file##*/}=${remote_dispatch_value%x}"
+  done
+  exec "$@"
+}
+
+# Ends the running child with all that belongs to it.
+stop_child() {
+  [ -n "$child" ] && [ "$is_stoppable" = yes ] || return 0
+  stop_all "$(tree_of "$child"; cd -- "$run" && marked_processes)"
+}
+
+on_signal() {
+  [ "$is_stoppable" = yes ] || return 0
+  signal=$1
+  stop_child
+}
+
+# Waits for `child` although signals interrupt waiting; returns its exit status.
+wait_for_child() {
+  [ -z "$signal" ] || stop_child
+  while :; do
+    status=0
+    wait "$child" || status=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+  child=''
+  return "$status"
+}
+
+# Ends a process that has not ended in time. It looks every second, so that it is gone soon after that process.
+watch_over() {
+  (
+    left_s=$2
+    while [ "$left_s" -gt 0 ] && [ -n "$(start_time "$1")" ]; do
+      sleep 1
+      left_s=$((left_s - 1))
+    done
+    [ "$left_s" -gt 0 ] || stop_all "$(tree_of "$1")"
+  ) </dev/null >/dev/null 2>&1 &
+}
+
+# bounded SECONDS COMMAND...: the exit status of the command, which is ended when it takes longer. Not after a signal.
+bounded() {
+  [ -z "$signal" ] || [ "$is_stoppable" = no ] || return 143
+  limit_s=$1
+  shift
+  "$@" </dev/null &
+  child=$!
+  watch_over "$child" "$limit_s"
+  wait_for_child
+}
+
+# --- before the run
+
+fail() {
+  if has_space; then problem=$1; else problem=no-space; fi
+  return 1
+}
+
+has_space() {
+  dd if=/dev/zero of="$run/space.probe" bs=1024 count=64 2>/dev/null
+  is_written=$?
+  rm -f "$run/space.probe"
+  return "$is_written"
+}
+
+prepare() {
+  trap 'on_signal TERM' TERM
+  trap 'on_signal INT' INT
+  trap write_outcome EXIT
+  began=$(now)
+  read_params
+  dd if=/dev/zero of=outcome.reserve bs=1024 count=16 2>/dev/null || fail no-space || return 1
+  mkdir -p tmp back-children back-tool-output
+}
+
+enter_directory() {
+  case $directory in /*) ;; *) fail directory; return 1 ;; esac
+  { mkdir -p -- "$directory" && cd -P -- "$directory"; } 2>/dev/null || fail directory || return 1
+  printf '%s' "$PWD" >"$run/directory.part" && mv -f "$run/directory.part" "$run/directory"
+}
+
+find_opencode() {
+  { [ -f "$binary" ] && [ -x "$binary" ]; } || fail opencode-missing
+}
+
+unpack() {
+  for packed in "$run"/session.json.gz "$run"/children/*.json.gz; do
+    [ -f "$packed" ] || continue
+    { gzip -dc "$packed" >"${packed%.gz}.part" && mv -f "${packed%.gz}.part" "${packed%.gz}"; } 2>/dev/null ||
+      fail import-refused || return 1
+  done
+}
+
+# The old copy on the host goes first where the session replaces it. Gone already is as good.
+delete_old_copy() {
+  [ -e "$run/param/replace" ] || return 0
+  bounded "$QUERY_LIMIT_S" opencode --pure session delete "$session" >"$run/delete.log" 2>&1 && return 0
+  grep -q 'Session not found' "$run/delete.log" || fail import-refused
+}
+
+# import_one FILE ID. OpenCode's stderr can hold the whole conversation: only its first bytes are kept, here.
+import_one() {
+  import_status=0
+  bounded "$IMPORT_LIMIT_S" opencode --pure import "$1" >"$run/import.out" 2>"$run/import.err" || import_status=$?
+  head -c 4096 "$run/import.out" "$run/import.err" >>"$run/import.log" 2>/dev/null
+  grep -qxF -e "Imported session: $2" "$run/import.out"
+  is_named=$?
+  rm -f "$run/import.out" "$run/import.err"
+  [ "$import_status" -eq 0 ] && [ "$is_named" -eq 0 ] || fail import-refused
+}
+
+import_all() {
+  for file in "$run"/children/*.json; do
+    [ -f "$file" ] || continue
+    id=${file##*/}
+    import_one "$file" "${id%.json}" || return 1
+  done
+  import_one "$run/session.json" "$session"
+}
+
+# Writes one file of tab-separated rows about the session and all below it: `session id directory-in-hex messages parts
+# updated`, `todos JSON`, `database path`. One query, because each start of OpenCode takes more than a second.
+query() {
+  bounded "$QUERY_LIMIT_S" opencode --pure db --format tsv "
+    with recursive tree(id) as (
+      select id from session where id = '$session' union select s.id from session s join tree on s.parent_id = tree.id)
+    select 'session' as kind, s.id as id, hex(s.directory) as directory,
+      (select count(*) from message where session_id = s.id) as messages,
+      (select count(*) from part where session_id = s.id) as parts, s.time_updated as updated
+      from session s where s.id in tree
+    union all select 'todos', (select json_group_array(json_object('session_id', session_id, 'content', content,
+      'status', status, 'priority', priority, 'position', position))
+      from (select * from todo where session_id in tree order by session_id, position)), '', 0, 0, 0
+    union all select 'database', file, '', 0, 0, 0 from pragma_database_list where name = 'main'
+  " >"$run/$1.part" 2>/dev/null && mv -f "$run/$1.part" "$run/$1"
+}
+
+# is_stored ID MESSAGES PARTS: whether `before.tsv` has the session in this directory with at least so much in it.
+is_stored() {
+  awk -F '\t' -v id="$1" -v messages="$2" -v parts="$3" -v directory="$directory_hex" '
+    $1 == "session" && $2 == id && $3 == directory && $4 >= messages + 0 && $5 >= parts + 0 { found = 1 }
+    END { exit !found }' "$run/before.tsv"
+}
+
+prove_import() {
+  query before.tsv || fail import-unproved || return 1
+  directory_hex=$(printf '%s' "$PWD" | od -An -v -tx1 | tr -d ' \n' | tr a-f A-F)
+  is_stored "$session" "$messages" "$parts" || fail import-unproved || return 1
+  [ -f "$run/param/children" ] || return 0
+  while read -r id child_messages child_parts; do
+    is_stored "$id" "$child_messages" "$child_parts" || fail import-unproved || return 1
+  done <"$run/param/children"
+}
+
+# The directory in which OpenCode keeps what was too long for a tool's answer.
+find_tool_output() {
+  database=$(awk -F '\t' '$1 == "database" { print $2 }' "$run/before.tsv")
+  tool_output=${database%/*}/tool-output
+}
+
+place_tool_output() {
+  find_tool_output
+  for file in "$run"/tool-output/tool_*; do
+    name=${file##*/}
+    case $name in *[!A-Za-z0-9_]*) continue ;; esac
+    [ -f "$file" ] && [ ! -e "$tool_output/$name" ] || continue
+    mkdir -p -- "$tool_output"
+    cp -- "$file" "$tool_output/$name.part" && mv -f -- "$tool_output/$name.part" "$tool_output/$name"
+  done 2>/dev/null
+  return 0
+}
+
+# --- the run
+
+# Without --pure: here the user's own plugins and tools count.
+turn() {
+  set -- run --session "$session" --dir "$PWD" --model "$model" --agent "$agent" --format json
+  [ -z "$variant" ] || set -- "$@" --variant "$variant"
+  [ ! -e "$run/param/auto" ] || set -- "$@" --auto
+  read_param permission
+  OPENCODE_PERMISSION=$value REMOTE_DISPATCH_DEPTH=1 REMOTE_DISPATCH_RUN=$run
+  export OPENCODE_PERMISSION REMOTE_DISPATCH_DEPTH REMOTE_DISPATCH_RUN
+  opencode "$@"
+}
+
+mark_started() {
+  [ -z "$signal" ] || return 1
+  run_began=$(now)
+  echo "$run_began" >"$run/started.part" || fail no-space || return 1
+  bounded 20 sync "$run/started.part" 2>/dev/null || :
+  mv -f "$run/started.part" "$run/started" || fail no-space || return 1
+  is_started=true
+}
+
+run_session() {
+  [ -z "$signal" ] || return 1
+  turn <"$run/brief.txt" >"$run/events.jsonl" 2>"$run/stderr.log" &
+  child=$!
+  run_status=0
+  wait_for_child || run_status=$?
+  run_ended=$(now)
+  [ "$run_status" -eq 0 ] || fail run-failed || :
+}
+
+# --- after the run
+
+digest() {
+  { sha256sum "$1" 2>/dev/null || shasum -a 256 "$1" 2>/dev/null || openssl dgst -sha256 -r "$1"; } | cut -c 1-64
+}
+
+# export_one ID FILE: FILE.part holds the whole export. Status 0 proves nothing: a full disk leaves a cut file.
+export_one() {
+  bounded "$EXPORT_LIMIT_S" opencode --pure export "$1" >"$2.part" 2>/dev/null || return 1
+  [ "$(tail -c 2 "$2.part" | tr -d '\n')" = '}' ] || return 1
+  grep -oE 'tool-output/tool_[A-Za-z0-9]+' "$2.part" >>"$run/references"
+  gzip -1 -c "$2.part" >"$2.gz.part"
+}
+
+export_session() {
+  export_status=0
+  export_one "$session" "$run/back.json" || export_status=$?
+  [ "$export_status" -eq 0 ] || { [ -n "$problem" ] || fail export-failed || :; rm -f "$run"/back.json*; return 1; }
+  back_sha256=$(digest "$run/back.json.part")
+  back_bytes=$(size_of "$run/back.json.part")
+  bounded 60 sync "$run/back.json.part" "$run/back.json.gz.part" 2>/dev/null || :
+  mv -f "$run/back.json.part" "$run/back.json" && mv -f "$run/back.json.gz.part" "$run/back.json.gz"
+}
+
+export_child() {
+  export_one "$1" "$run/back-children/$1.json" && mv -f "$run/back-children/$1.json.gz.part" "$run/back-children/$1.json.gz"
+  rm -f "$run/back-children/$1.json.part" "$run/back-children/$1.json.gz.part"
+}
+
+# Prints the sessions below this one that are new or differ from what was there before the run.
+changed_children() {
+  awk -F '\t' -v session="$session" '
+    NR == FNR { known[$0] = 1; next }
+    $1 == "session" && $2 != session && !($0 in known) && $2 ~ /^ses_[A-Za-z0-9]+$/ { print $2 }' "$run/before.tsv" "$run/after.tsv"
+}
+
+# Two at a time: each export takes some hundred megabytes of memory.
+export_children() {
+  changed_children >"$run/back-children.part" && mv -f "$run/back-children.part" "$run/back-children.txt"
+  while read -r first; do
+    second=''
+    read -r second || :
+    export_child "$first" &
+    first_pid=$!
+    [ -z "$second" ] || export_child "$second"
+    wait "$first_pid"
+  done <"$run/back-children.txt"
+}
+
+write_todos() {
+  awk -F '\t' '$1 == "todos" { print $2 }' "$run/after.tsv" >"$run/back-todos.json.part" &&
+    mv -f "$run/back-todos.json.part" "$run/back-todos.json"
+}
+
+# What the result refers to and this machine alone has, within bounds.
+collect_tool_output() {
+  bytes=0
+  sed 's|.*/||' "$run/references" | sort -u | head -n "$TOOL_OUTPUT_FILES" >"$run/referred"
+  while read -r name; do
+    [ -f "$tool_output/$name" ] && [ ! -e "$run/tool-output/$name" ] || continue
+    bytes=$((bytes + $(size_of "$tool_output/$name")))
+    [ "$bytes" -le "$TOOL_OUTPUT_BYTES" ] || break
+    cp -- "$tool_output/$name" "$run/back-tool-output/$name"
+  done <"$run/referred" 2>/dev/null
+}
+
+export_all() {
+  : >"$run/references"
+  query after.tsv &
+  query_pid=$!
+  export_session || :
+  wait "$query_pid" || :
+  [ -f "$run/after.tsv" ] || return 0
+  write_todos
+  export_children
+  collect_tool_output
+}
+
+# --- the end
+
+text() {
+  if [ -n "$1" ]; then printf '"%s"' "$1"; else printf null; fi
+}
+
+print_outcome() {
+  printf '{"schema":1,"dispatch":"%s","session":"%s","problem":%s,"started":%s,' \
+    "$dispatch" "$session" "$(text "$problem")" "$is_started"
+  printf '"import_status":%s,"run_status":%s,"export_status":%s,"signal":%s,' \
+    "${import_status:-null}" "${run_status:-null}" "${export_status:-null}" "$(text "$signal")"
+  printf '"began":%s,"run_began":%s,"run_ended":%s,"ended":%s,' "${began:-null}" "${run_began:-null}" "${run_ended:-null}" "$(now)"
+  printf '"back_sha256":%s,"back_bytes":%s}\n' "$(text "$back_sha256")" "${back_bytes:-null}"
+}
+
+# The last file. The reserve gives it room on a full disk.
+write_outcome() {
+  trap "" TERM INT
+  cd -- "$run" || return 1
+  rm -rf tmp outcome.reserve references referred ./*.part
+  [ -z "$signal" ] || problem=terminated
+  print_outcome >outcome.json.part || return 1
+  sync outcome.json.part 2>/dev/null || :
+  mv -f outcome.json.part outcome.json
+}
+
+import_step() {
+  prepare && enter_directory && find_opencode && unpack && delete_old_copy && import_all && prove_import && place_tool_output
+}
+
+main() {
+  take_lock
+  import_step && mark_started && run_session
+  is_stoppable=no
+  [ "$is_started" = false ] || export_all
+  exit 0
+}
+
+main

@@ -1,0 +1,32 @@
+"""The scripts that run on the host, as texts for `Connection.run`; see the head of each file for its values."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Literal
+
+ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail"]
+
+_PARTS: dict[ScriptName, tuple[str, ...]] = {
+    "runner": ("common", "runner"),
+    "launch": ("common", "launch"),
+    "follow": ("common", "follow"),
+    "status": ("common", "report", "status"),
+    "cancel": ("common", "report", "cancel"),
+    "clean": ("common", "clean"),
+    "tail": ("common", "tail"),
+}
+
+
+def script(name: ScriptName) -> str:
+    """Return a script as one POSIX sh text, complete with what it shares with the others.
+
+    launch RUN_DIRECTORY DEADLINE_S · follow RUN_DIRECTORY OFFSET [HEARTBEAT_S] · status RUN_DIRECTORY ·
+    cancel RUN_DIRECTORY SECONDS · clean RUN_DIRECTORY DISPATCH_ID · tail RUN_DIRECTORY OFFSET;
+    `runner` is uploaded and started by `launch`.
+    """
+    return "\n".join(_text(part) for part in _PARTS[name])
+
+
+def _text(part: str) -> str:
+    return files("remote_dispatch.runner").joinpath(f"{part}.sh").read_text(encoding="utf-8")
