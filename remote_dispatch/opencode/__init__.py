@@ -1,0 +1,1 @@
+"""The OpenCode binary over any connection, and its server over HTTP."""

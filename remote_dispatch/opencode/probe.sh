@@ -1,0 +1,148 @@
+# One remote command that learns what a host has. Prints lines `key value` and blobs `blob NAME BYTES` + bytes + newline.
+# Values: 1 OpenCode's path or "" · 2 working directory as asked, or "" · 3 session id to look for, or ""
+#         4 "fresh" to ignore the cached catalogue · 5... NAME=VALUE of the environment that OpenCode gets there
+# shellcheck shell=sh
+umask 077
+exec 2>/dev/null
+say() { printf '%s %s\n' "$1" "$2"; }
+blob() { [ -f "$2" ] && printf 'blob %s %s\n' "$1" "$(wc -c <"$2" | tr -d ' ')" && cat "$2" && printf '\n'; }
+limited() { # SECONDS COMMAND...: ends it where `timeout` is there; the caller has a deadline of its own
+  if command -v timeout >/dev/null 2>&1; then timeout "$@"; else shift && "$@"; fi
+}
+expand() { # a leading ~ or ~/ means the home directory; ~name is left alone
+  # shellcheck disable=SC2088 # the tilde itself is meant
+  case $1 in
+    '' | '~') printf '%s' "$HOME" ;;
+    '~/'*) printf '%s/%s' "$HOME" "${1#??}" ;;
+    /*) printf '%s' "$1" ;;
+    *) printf '%s/%s' "$HOME" "$1" ;;
+  esac
+}
+existing_parent() { # the directory itself, or the nearest one above it that exists
+  place=$1
+  while [ ! -d "$place" ] && [ "$place" != / ]; do place=$(dirname -- "$place"); done
+  printf '%s' "$place"
+}
+find_opencode() {
+  if [ -n "$1" ]; then
+    expand "$1"
+    return
+  fi
+  command -v opencode 2>/dev/null && return
+  for place in "$HOME/.opencode/bin" "$HOME/.local/bin" "$HOME/bin" /usr/local/bin /opt/homebrew/bin \
+    /home/linuxbrew/.linuxbrew/bin "$HOME/.bun/bin" "$HOME/.npm-global/bin" "$HOME"/.nvm/versions/node/*/bin \
+    "$HOME/.volta/bin" "$HOME/.local/share/pnpm" "$HOME/.local/share/mise/shims" "$HOME/.asdf/shims" \
+    "$HOME/.nix-profile/bin" /run/current-system/sw/bin; do
+    [ -x "$place/opencode" ] && printf '%s' "$place/opencode" && return
+  done
+  # Last, what a login shell would find; its start-up files may print, ask or hang.
+  found=$(limited 10 "${SHELL:-/bin/sh}" -lc 'command -v opencode' </dev/null 2>/dev/null | tail -n 1)
+  case $found in /*) [ -x "$found" ] && printf '%s' "$found" ;; esac
+}
+now() { # milliseconds where date knows them
+  moment=$(date +%s%3N 2>/dev/null)
+  case $moment in *[!0-9]* | '') moment=$(date +%s)000 ;; esac
+  printf '%s' "$moment"
+}
+identity() { # what a cached catalogue depends on: binary, configuration, credentials, names of the environment
+  {
+    ls -lLn "$opencode"
+    printf '%s\n' "$work" "$PATH"
+    env | sed -n -e 's/^\(OPENCODE[A-Z_]*=.*\)/\1/p' -e 's/^\([A-Z_]*_\(KEY\|TOKEN\)\)=.*/\1/p' | sort
+    config=${XDG_CONFIG_HOME:-$HOME/.config}/opencode
+    place=$work
+    while :; do
+      for file in "$place"/opencode.json "$place"/opencode.jsonc "$place"/.opencode/opencode.json* "$place"/.opencode/agent*/*; do
+        [ -f "$file" ] && cat "$file"
+      done
+      [ "$place" = / ] && break
+      place=$(dirname -- "$place")
+    done
+    for file in "$config"/*.json* "$config"/agent*/* "${OPENCODE_CONFIG:-}" "${OPENCODE_CONFIG_DIR:-/nowhere}"/*.json* \
+      "${XDG_DATA_HOME:-$HOME/.local/share}/opencode/auth.json"; do
+      [ -f "$file" ] && cat "$file"
+    done
+  } 2>/dev/null | cksum | tr ' ' -
+}
+is_recent() { # a catalogue older than a day is asked for anew: models come and go
+  [ -f "$1/complete" ] && [ $(($(date +%s) - $(cat "$1/complete"))) -lt 86400 ]
+}
+list() { # NAME COMMAND...: keeps the output and the exit status
+  name=$1
+  shift
+  # Into a file: OpenCode cuts what it prints into a pipe.
+  limited 150 "$@" >"$new/$name" 2>/dev/null </dev/null
+  printf '%s\n' "$?" >"$new/$name.status"
+}
+catalogue() { # two at a time: each takes seconds and several hundred megabytes
+  new=$cache.$$
+  mkdir -p "$new" && cd "$work" && PWD=$work && export PWD || return
+  list version "$opencode" --version &
+  list models "$opencode" models &
+  wait
+  list agents "$opencode" agent list &
+  list settings "$opencode" debug config &
+  wait
+  # The rest of the configuration may hold secrets: it is neither kept nor sent.
+  grep -E '^  "(model|default_agent)": ' "$new/settings" >"$new/defaults"
+  rm -f "$new/settings"
+  if [ "$(cat "$new"/*.status | sort -u)" = 0 ]; then
+    date +%s >"$new/complete"
+    rm -rf "$cache" && mv "$new" "$cache" && new=$cache
+  fi
+  show_catalogue "$new"
+  [ "$new" = "$cache" ] || rm -rf "$new"
+}
+show_catalogue() { for name in version models models.status agents agents.status defaults; do blob "$name" "$1/$name"; done; }
+held() { # every message and part of the session and its children, when OpenCode has a database here at all
+  ls "${XDG_DATA_HOME:-$HOME/.local/share}"/opencode/*.db >/dev/null 2>&1 || [ -n "${OPENCODE_DB:-}" ] || return
+  # The id was checked against its grammar before it came here.
+  limited 60 "$opencode" --pure db --format json "with recursive family(id) as (select '$1' union select s.id
+    from session s join family f on s.parent_id = f.id) select 'session' as kind, id from session where id in family union all
+    select 'message', id from message where session_id in family union all
+    select 'part', id from part where session_id in family" >"$2" 2>/dev/null </dev/null
+  say held_status "$?"
+}
+main() {
+  say now "$(now)"
+  directory=$(expand "$2")
+  state=${XDG_STATE_HOME:-$HOME/.local/state}/remote-dispatch
+  say system "$(uname -s)"
+  say machine "$(uname -m)"
+  say home "$HOME"
+  say shell "${SHELL:-}"
+  say state_directory "$state/runs"
+  say directory "$directory"
+  work=$(existing_parent "$directory")
+  [ "$work" = "$directory" ] && say is_directory_there yes
+  [ -e "$directory" ] && [ ! -d "$directory" ] && say is_directory_a_file yes
+  say git_version "$(git --version 2>/dev/null | sed 's/^git version //')"
+  say free_kib "$(df -Pk "$(existing_parent "$state")" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+  asked=$1 session=$3 fresh=$4
+  shift 4
+  for pair in "$@"; do export "${pair?}"; done
+  opencode=$(find_opencode "$asked" | head -n 1)
+  if [ -z "$opencode" ] || [ ! -x "$opencode" ]; then
+    say opencode_missing yes
+    return
+  fi
+  say opencode "$opencode"
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/catalogue-$(identity)
+  scratch=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/probe.$$
+  mkdir -p "$scratch" || { say no_cache yes && return; }
+  TMPDIR=$scratch
+  export TMPDIR
+  if [ -n "$session" ]; then held "$session" "$scratch/held" >"$scratch/held.said" & fi
+  if [ "$fresh" != fresh ] && is_recent "$cache"; then
+    say cached yes
+    show_catalogue "$cache"
+  else
+    catalogue
+  fi
+  wait
+  [ -f "$scratch/held.said" ] && cat "$scratch/held.said"
+  blob held "$scratch/held"
+  rm -rf "$scratch"
+  say probed yes
+}
+main "$@"

@@ -1,0 +1,193 @@
+"""The OpenCode program on this machine: export, import, list and query, each read back instead of believed.
+
+Facts: OpenCode 1.18. Exit status 0 proves nothing; an export through a pipe is cut; an import binds to the current
+directory and adds rows only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+from dataclasses import astuple, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remote_dispatch import transcript as transcripts
+from remote_dispatch.errors import CommandError, ConfigurationError, HostNotReadyError, UnknownNameError
+from remote_dispatch.model import SESSION_ID, Todo
+from remote_dispatch.text import clean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from remote_dispatch.remote.connection import Completed, Connection
+    from remote_dispatch.transcript import Transcript
+
+THIS_MACHINE = "this machine"
+COMMAND_TIMEOUT_S = 300.0
+
+# Stdin is /dev/null for every call: an open one is read for ever. PWD must be the current directory.
+_IN_DIRECTORY = 'cd -- "$2" && PWD=$(pwd -P) && export PWD && '
+_EXPORT = '"$1" --pure export "$2" >"$3" </dev/null'
+_IMPORT = _IN_DIRECTORY + '"$1" --pure import "$3" </dev/null'
+_QUERY = '"$1" --pure db --format json "$2" </dev/null'
+_TODO_COLUMNS = "session_id, content, status, priority, position, time_created, time_updated"
+_SUMMARY = (
+    "select s.id, s.title, s.directory, s.time_updated as updated, "
+    "(select count(*) from message m where m.session_id = s.id) as messages from session s "
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSummary:
+    """A session of this machine in one line."""
+
+    id: str
+    title: str
+    directory: Path
+    updated: datetime
+    messages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What belongs to a session and is in no export."""
+
+    children: tuple[str, ...]
+    """Ids of the sub-agents' sessions, parents before children."""
+    todos: tuple[Todo, ...]
+    data_directory: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One OpenCode binary, on the machine of a connection that shares our file system."""
+
+    connection: Connection
+    binary: Path
+
+    async def export(self, session_id: str, target: Path) -> Transcript:
+        """Export a session into a file and return it parsed. Raises UnknownNameError, IntegrityError."""
+        completed = await self._call(_EXPORT, checked_id(session_id), str(target))
+        if completed.exit_status != 0 and b"Session not found" in completed.stderr:
+            raise UnknownNameError(
+                f"no session `{session_id}` on this machine", hint="list them with `opencode session list`"
+            )
+        self._expect_success("opencode export", completed)
+        return await asyncio.to_thread(lambda: transcripts.parse(target.read_bytes()))
+
+    async def import_(self, source: Path, session_id: str, directory: Path) -> None:
+        """Import a transcript file in this directory. Says nothing about what arrived: export and compare."""
+        completed = await self._call(_IMPORT, str(directory), str(source))
+        if completed.exit_status != 0 or f"Imported session: {session_id}".encode() not in completed.stdout:
+            # What OpenCode prints on stderr may be the conversation itself: not shown.
+            raise CommandError(THIS_MACHINE, "opencode import", completed.exit_status, "")
+
+    async def sessions(self, directory: Path, *, limit: int = 1) -> list[SessionSummary]:
+        """Describe the newest sessions of this directory (resolved); sub-agents' and archived ones are left out."""
+        where = f"s.directory = {literal(str(directory))} and s.parent_id is null and s.time_archived is null"
+        rows = await self.query(_SUMMARY + f"where {where} order by s.time_updated desc limit {limit}")
+        return [_summary(row) for row in rows]
+
+    async def session(self, session_id: str) -> SessionSummary:
+        """Describe one session. Raises UnknownNameError."""
+        rows = await self.query(_SUMMARY + f"where s.id = '{checked_id(session_id)}'")
+        if not rows:
+            raise UnknownNameError(
+                f"no session `{session_id}` on this machine", hint="list them with `opencode session list`"
+            )
+        return _summary(rows[0])
+
+    async def surroundings(self, session_id: str) -> Surroundings:
+        """Ask, in one query, for what an export leaves out: children, todos, and where the data lies."""
+        one = f"'{checked_id(session_id)}'"
+        rows = await self.query(
+            f"with recursive family(id, depth) as (select id, 1 from session where parent_id = {one} union "
+            "select s.id, depth + 1 from session s join family f on s.parent_id = f.id where depth < 100) "
+            "select 'child' as kind, id as a, null as b, null as c, depth as place from family union all "
+            f"select 'todo', content, status, priority, position from todo where session_id = {one} union all "
+            "select 'data', file, null, null, 0 from pragma_database_list where name = 'main' order by kind, place, a"
+        )
+        todos = tuple(Todo(str(row["a"]), str(row["b"]), str(row["c"])) for row in rows if row["kind"] == "todo")
+        children = dict.fromkeys(str(row["a"]) for row in rows if row["kind"] == "child")
+        data = next(Path(row["a"]).parent for row in rows if row["kind"] == "data")
+        return Surroundings(tuple(children), todos, data)
+
+    async def query(self, statement: str) -> list[dict[str, Any]]:
+        """Run one statement on OpenCode's database. Values in it must have been checked against a grammar."""
+        completed = await self._call(_QUERY, statement)
+        self._expect_success("opencode db", completed)
+        rows: list[dict[str, Any]] = json.loads(completed.stdout or b"[]")
+        return rows
+
+    async def put_todos(self, session_id: str, todos: Sequence[Todo], now_ms: int) -> None:
+        """Replace the session's todos. Rows are overwritten before surplus ones go: none is missing meanwhile."""
+        one = literal(checked_id(session_id))
+        rows = (
+            f"({one}, {', '.join(map(literal, astuple(todo)))}, {place}, {now_ms}, {now_ms})"
+            for place, todo in enumerate(todos)
+        )
+        await self.query(f"insert or replace into todo ({_TODO_COLUMNS}) values {', '.join(rows)}")
+        await self.query(f"delete from todo where session_id = {one} and position >= {len(todos)}")
+
+    async def _call(self, script: str, *values: str) -> Completed:
+        return await self.connection.run(script, str(self.binary), *values, timeout_s=COMMAND_TIMEOUT_S)
+
+    def _expect_success(self, command: str, completed: Completed) -> None:
+        if completed.exit_status != 0:
+            output = clean(completed.stderr.decode(errors="replace").strip()[-300:], 300)
+            raise CommandError(THIS_MACHINE, command, completed.exit_status, output)
+
+
+def checked_id(session_id: str) -> str:
+    """Return the id. An empty or odd one would open a picker, or change a query."""
+    if not SESSION_ID.fullmatch(session_id):
+        raise UnknownNameError(
+            f"`{clean(session_id, 60)}` is not a session id", hint="list them with `opencode session list`"
+        )
+    return session_id
+
+
+def literal(text: str) -> str:
+    """Write a text as an SQL string literal."""
+    if "\0" in text:
+        raise ValueError("a NUL byte cannot stand in a query")
+    return "'" + text.replace("'", "''") + "'"
+
+
+def find_binary(environment: Mapping[str, str]) -> Path:
+    """Find OpenCode on this machine: REMOTE_DISPATCH_OPENCODE, PATH, or where its installers put it."""
+    if asked := environment.get("REMOTE_DISPATCH_OPENCODE"):
+        if not os.access(asked, os.X_OK):
+            raise ConfigurationError("`REMOTE_DISPATCH_OPENCODE` does not name a program that can be run")
+        return Path(asked)
+    home = Path(environment.get("HOME", "/"))
+    usual = [
+        home / ".opencode/bin",
+        home / ".local/bin",
+        home / ".bun/bin",
+        home / ".npm-global/bin",
+        Path("/usr/local/bin"),
+    ]
+    places: Sequence[str] = [environment.get("PATH", os.defpath), *map(str, usual)]
+    found = shutil.which("opencode", path=os.pathsep.join(places))
+    if found is None:
+        raise HostNotReadyError(
+            THIS_MACHINE,
+            "OpenCode was not found",
+            hint="install it (`npm install -g opencode-ai`), or set `REMOTE_DISPATCH_OPENCODE`",
+        )
+    return Path(found)
+
+
+def _summary(row: dict[str, Any]) -> SessionSummary:
+    return SessionSummary(
+        id=row["id"],
+        title=clean(str(row.get("title", "")), 200),
+        directory=Path(row["directory"]),
+        updated=datetime.fromtimestamp(row["updated"] / 1000, tz=UTC),
+        messages=int(row["messages"]),
+    )
