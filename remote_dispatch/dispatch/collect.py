@@ -1,0 +1,151 @@
+"""Line 9 of the main path: bring the result to this machine, check it, keep it."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import json
+import re
+import zlib
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.stages import path_of
+from remote_dispatch.errors import IntegrityError
+from remote_dispatch.model import SESSION_ID, Todo
+from remote_dispatch.runner import directory as names
+from remote_dispatch.text import clean
+
+if TYPE_CHECKING:
+    from remote_dispatch.dispatch.store import Folder
+    from remote_dispatch.model import Dispatch, Outcome
+    from remote_dispatch.remote.connection import Connection
+    from remote_dispatch.transcript import Transcript
+
+PACKED_LIMIT_BYTES = 1024 * 1024 * 1024
+UNPACKED_LIMIT_BYTES = 2 * 1024 * 1024 * 1024
+SMALL_LIMIT_BYTES = 16 * 1024 * 1024
+LOG_LIMIT_BYTES = 256 * 1024 * 1024
+DOWNLOAD_TIMEOUT_S = 3600.0
+CHILDREN_LIMIT = 1000
+
+_LIST = """cd -- "$1" && for file in back-children/*.json.gz back-tool-output/tool_* back-todos.json; do
+  [ -f "$file" ] && echo "$file"
+done
+true"""
+_TOOL_OUTPUT = re.compile(r"tool_[A-Za-z0-9]{1,80}")
+
+
+@dataclass(frozen=True, slots=True)
+class Back:
+    """The result as it came, with the ids that the session has at home."""
+
+    session: Transcript
+    children: dict[str, Transcript] = field(default_factory=dict)
+    todos: tuple[Todo, ...] = ()
+    tool_outputs: dict[str, Path] = field(default_factory=dict)
+
+
+async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcome: Outcome) -> Back:
+    """Download back-file, sub-agents' sessions, todos and tool outputs; check and read them.
+
+    What comes from the host is untrusted: bounded, hashed, parsed, its ids checked. Raises IntegrityError; the host
+    keeps its copy.
+    """
+    run = PurePosixPath(path_of(record))
+    await connection.download(
+        run / f"{names.BACK}.gz", folder.back, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S
+    )
+    session = await asyncio.to_thread(read_back, folder.back, outcome.back_sha256)
+    listing = await connection.run(_LIST, str(run), timeout_s=60.0)
+    present = listing.stdout.decode(errors="replace").splitlines()[: CHILDREN_LIMIT + 200]
+    children: dict[str, Transcript] = {}
+    for child in _ids(present):
+        source = run / names.BACK_CHILDREN / f"{child}.json.gz"
+        target = folder.back_child(child)
+        await connection.download(source, target, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S)
+        children[child] = await asyncio.to_thread(read_back, target, None)
+    todos: tuple[Todo, ...] = ()
+    if names.BACK_TODOS in present:
+        target = folder.scratch("todos.json")
+        await connection.download(run / names.BACK_TODOS, target, limit_bytes=SMALL_LIMIT_BYTES, timeout_s=60.0)
+        todos = read_todos(target.read_bytes(), session["info"]["id"])
+    outputs = await _fetch_tool_outputs(connection, run, folder, present)
+    return _as_at_home(record, Back(session, children, todos, outputs))
+
+
+async def fetch_logs(connection: Connection, record: Dispatch, folder: Folder) -> None:
+    """Keep the events, so that `logs` works after the run directory is gone. Missing or huge ones are no loss."""
+    source = PurePosixPath(path_of(record)) / names.EVENTS
+    try:
+        await connection.download(source, folder.events, limit_bytes=LOG_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S)
+    except (FileNotFoundError, IntegrityError):
+        return
+
+
+def read_back(path: Path, sha256: str | None) -> Transcript:
+    """Unpack and parse a back-file, and compare its hash. Raises IntegrityError."""
+    digest = hashlib.sha256()
+    data = bytearray()
+    try:
+        with gzip.open(path) as file:
+            while chunk := file.read(1024 * 1024):
+                digest.update(chunk)
+                data += chunk
+                if len(data) > UNPACKED_LIMIT_BYTES:
+                    raise IntegrityError("the back-file is absurdly large")
+    except (OSError, EOFError, zlib.error) as error:
+        raise IntegrityError("the back-file is damaged", hint="collect it again: the host keeps its copy") from error
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise IntegrityError(
+            "the back-file differs from what the host wrote", hint="collect it again: the host keeps its copy"
+        )
+    return transcripts.parse(bytes(data))
+
+
+def read_todos(data: bytes, session_id: str) -> tuple[Todo, ...]:
+    """Read the host's todos of this session; odd rows are left out."""
+    try:
+        rows = json.loads(data or b"[]")
+    except ValueError:
+        return ()
+    if not isinstance(rows, list):
+        return ()
+    return tuple(
+        Todo(*(clean(str(row.get(key, "")), 2000) for key in ("content", "status", "priority")))
+        for row in rows[:200]
+        if isinstance(row, dict) and row.get("session_id", session_id) == session_id
+    )
+
+
+def _ids(present: list[str]) -> list[str]:
+    prefix, suffix = f"{names.BACK_CHILDREN}/", ".json.gz"
+    ids = [line.removeprefix(prefix).removesuffix(suffix) for line in present if line.startswith(prefix)]
+    return [one for one in ids if SESSION_ID.fullmatch(one)][:CHILDREN_LIMIT]
+
+
+async def _fetch_tool_outputs(
+    connection: Connection, run: PurePosixPath, folder: Folder, present: list[str]
+) -> dict[str, Path]:
+    prefix = f"{names.BACK_TOOL_OUTPUT}/"
+    found = [line.removeprefix(prefix) for line in present if line.startswith(prefix)]
+    outputs: dict[str, Path] = {}
+    for name in [one for one in found if _TOOL_OUTPUT.fullmatch(one)][:64]:
+        target = folder.scratch(name)
+        source = run / names.BACK_TOOL_OUTPUT / name
+        await connection.download(source, target, limit_bytes=SMALL_LIMIT_BYTES, timeout_s=600.0)
+        outputs[name] = target
+    return outputs
+
+
+def _as_at_home(record: Dispatch, back: Back) -> Back:
+    """Give everything that left under fresh ids its own ids again."""
+    id_map = record.travel.id_map if record.travel else {}
+    if not id_map:
+        return back
+    home = {travelling: own for own, travelling in id_map.items()}
+    children = {home.get(child, child): transcripts.rename(one, home) for child, one in back.children.items()}
+    return Back(transcripts.rename(back.session, home), children, back.todos, back.tool_outputs)

@@ -1,0 +1,72 @@
+"""One SSH connection per dispatch: opened once, shared by its steps, opened anew after a loss."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Protocol, Self
+
+from remote_dispatch.errors import HostUnreachableError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+    from remote_dispatch.model import Host
+    from remote_dispatch.remote.connection import Connection
+
+LONGEST_DELAY_S = 30.0
+
+
+class Connect(Protocol):
+    """How a connection is opened: `remote.ssh.connect`, or another way in for tests."""
+
+    def __call__(self, host: Host) -> AbstractAsyncContextManager[Connection]:
+        """Open a connection to this host, and close it at the end."""
+        ...
+
+
+class Link:
+    """The connection to one host. Leaving the context closes it."""
+
+    def __init__(
+        self, host: Host, connect: Connect, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    ) -> None:
+        self.host = host
+        self._connect = connect
+        self._sleep = sleep
+        self._stack = AsyncExitStack()
+        self._connection: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    async def connection(self) -> Connection:
+        """Return the open connection; open it first where there is none."""
+        if self._connection is None:
+            self._connection = await self._stack.enter_async_context(self._connect(self.host))
+        return self._connection
+
+    async def drop(self) -> None:
+        """Forget a broken connection; the next call of `connection` opens a new one."""
+        self._connection = None
+        await self._stack.aclose()
+
+    async def again(self, on_failure: Callable[[HostUnreachableError], None]) -> Connection:
+        """Connect anew until it works, with a growing, jittered delay; the caller sets the deadline."""
+        await self.drop()
+        delay_s = 0.5
+        while True:
+            try:
+                return await self.connection()
+            except HostUnreachableError as error:
+                on_failure(error)
+            await self._sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+            delay_s = min(delay_s * 2, LONGEST_DELAY_S)

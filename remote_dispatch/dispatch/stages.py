@@ -1,0 +1,121 @@
+"""The steps on the host, one remote command each: stage in, launch, look, cancel, clean up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from remote_dispatch.errors import HostNotReadyError, IntegrityError, TaskFailedError
+from remote_dispatch.runner.job import files_for
+from remote_dispatch.runner.scripts import script
+from remote_dispatch.runner.status import LaunchState, parse_launch, parse_status
+
+if TYPE_CHECKING:
+    from pathlib import PurePosixPath
+
+    from remote_dispatch.model import Dispatch
+    from remote_dispatch.remote.connection import Connection
+    from remote_dispatch.runner.job import Job
+    from remote_dispatch.runner.status import RunStatus
+
+STATUS_TIMEOUT_S = 10.0
+EVENTS_TIMEOUT_S = 300.0
+UPLOAD_TIMEOUT_S = 3600.0
+LAUNCH_WAIT_S = 600
+CANCEL_WAIT_S = 120
+
+PROBLEMS = {
+    "opencode-missing": "OpenCode is not there any more",
+    "directory": "the working directory can neither be entered nor made",
+    "import-refused": "OpenCode there refused the session",
+    "import-unproved": "OpenCode there said it imported the session, but does not have it whole",
+    "no-space": "no space is left on the disk there",
+    "terminated": "the runner was ended",
+    "export-failed": "OpenCode there could not export the session afterwards",
+}
+"""What the runner's words for a problem mean."""
+
+
+async def stage_in(connection: Connection, run_directory: PurePosixPath, job: Job) -> None:
+    """Copy everything the runner needs; the launcher checks it against the manifest."""
+    await connection.upload(run_directory, files_for(job), timeout_s=UPLOAD_TIMEOUT_S)
+
+
+async def launch(connection: Connection, record: Dispatch) -> RunStatus:
+    """Start the runner, detached, and return once the import is proved and the brief runs.
+
+    A second launch of the same dispatch does nothing. Raises HostNotReadyError when the host refuses
+    the session, IntegrityError when a file arrived damaged.
+    """
+    completed = await connection.run(
+        script("launch"), path_of(record), str(LAUNCH_WAIT_S), timeout_s=LAUNCH_WAIT_S + 60.0
+    )
+    state = parse_launch(completed.stdout)
+    if state is LaunchState.DAMAGED:
+        raise IntegrityError(
+            f"{record.host}: a file arrived damaged",
+            hint=f"send it again; `remote-dispatch show {record.name}` has the details",
+        )
+    if state in (LaunchState.FAILED, LaunchState.ABSENT):
+        raise HostNotReadyError(
+            record.host, "the runner did not start", hint="is the home directory there full, or read-only?"
+        )
+    status = await look(connection, record)
+    if status.outcome is not None and not status.outcome.is_started:
+        raise refusal(record, status)
+    return status
+
+
+def refusal(record: Dispatch, status: RunStatus) -> HostNotReadyError:
+    """The error for a runner that ended before the brief ran."""
+    problem = status.outcome.problem if status.outcome else None
+    return HostNotReadyError(
+        record.host,
+        PROBLEMS.get(problem or "", "the runner ended before it began"),
+        hint="nothing ran there, and the local session is as it was; put the cause right and send it again",
+    )
+
+
+async def look(connection: Connection, record: Dispatch) -> RunStatus:
+    """Ask what the run directory shows."""
+    completed = await connection.run(script("status"), path_of(record), timeout_s=STATUS_TIMEOUT_S)
+    return _read_status(record, completed.stdout)
+
+
+async def events_of(connection: Connection, record: Dispatch) -> bytes:
+    """Return OpenCode's events so far."""
+    completed = await connection.run(script("tail"), path_of(record), "0", timeout_s=EVENTS_TIMEOUT_S)
+    if completed.exit_status != 0:
+        raise TaskFailedError(f"{record.host}: the run directory of `{record.name}` is gone", hint="nothing runs there")
+    return completed.stdout
+
+
+async def stop(connection: Connection, record: Dispatch) -> RunStatus:
+    """End the runner with all its processes and return what the run directory shows then: it still exports."""
+    completed = await connection.run(
+        script("cancel"), path_of(record), str(CANCEL_WAIT_S), record.id, timeout_s=CANCEL_WAIT_S + 60.0
+    )
+    return _read_status(record, completed.stdout)
+
+
+async def clean_up(connection: Connection, record: Dispatch) -> bool:
+    """Remove the run directory; False when the host keeps it, because something lives there."""
+    completed = await connection.run(script("clean"), path_of(record), record.id, timeout_s=60.0)
+    return completed.stdout.strip() == b"removed"
+
+
+def _read_status(record: Dispatch, printed: bytes) -> RunStatus:
+    try:
+        return parse_status(printed, record.id)
+    except ValueError as error:
+        raise IntegrityError(
+            f"{record.host}: what its run directory shows makes no sense", hint="was something changed there by hand?"
+        ) from error
+
+
+def path_of(record: Dispatch) -> str:
+    """The run directory. Raises TaskFailedError for a dispatch that never reached its host."""
+    if record.run_directory is None:
+        raise TaskFailedError(
+            f"dispatch `{record.name}` never reached {record.host}", hint="nothing ran; send the session again"
+        )
+    return record.run_directory

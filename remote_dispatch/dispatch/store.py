@@ -1,0 +1,159 @@
+"""Where dispatches are recorded on this machine: one directory each, 0700, its files written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from remote_dispatch.dispatch.names import new_id, new_name
+from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
+from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Dispatch, DispatchRequest, Moment, State
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+_RECORD = "record.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The local directory of one dispatch, and the files in it."""
+
+    path: Path
+
+    @property
+    def session(self) -> Path:
+        """The local session as it was exported before it left."""
+        return self.path / "session.json"
+
+    @property
+    def back(self) -> Path:
+        """The back-file as it came, packed."""
+        return self.path / "back.json.gz"
+
+    @property
+    def events(self) -> Path:
+        """The host's events, once collected."""
+        return self.path / "events.jsonl"
+
+    def child(self, session_id: str) -> Path:
+        """A sub-agent's session as it was before it left."""
+        return self.path / "children" / f"{session_id}.json"
+
+    def back_child(self, session_id: str) -> Path:
+        """A sub-agent's session as it came back, packed."""
+        return self.path / "back-children" / f"{session_id}.json.gz"
+
+    def back_files(self) -> list[Path]:
+        """Every back-file that is here."""
+        return [path for path in (self.back, *sorted((self.path / "back-children").glob("*.json.gz"))) if path.exists()]
+
+    def scratch(self, name: str) -> Path:
+        """A file that serves one step only."""
+        return self.path / f"scratch-{name}"
+
+
+class Store:
+    """All dispatches of this user on this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def folder(self, dispatch_id: str) -> Folder:
+        """The directory of one dispatch; it need not exist."""
+        return Folder(self.root / dispatch_id)
+
+    def reserve(self, now: datetime) -> Folder:
+        """Make the directory of a dispatch to come; its name is the id."""
+        folder = self.folder(new_id(now))
+        for name in ("children", "back-children"):
+            (folder.path / name).mkdir(mode=0o700, parents=True)
+        for directory in (self.root, folder.path):
+            directory.chmod(0o700)
+        return folder
+
+    def discard(self, folder: Folder) -> None:
+        """Remove a directory whose dispatch was never recorded."""
+        if not (folder.path / _RECORD).exists():
+            shutil.rmtree(folder.path, ignore_errors=True)
+
+    def create(self, folder: Folder, request: DispatchRequest, now: datetime) -> Dispatch:
+        """Record a dispatch under the asked name, or a new one. Raises UsageError when the name is taken or odd."""
+        taken = {record.name for record in self.all()}
+        if request.name is not None and not DISPATCH_NAME.fullmatch(request.name):
+            raise UsageError(f"`{request.name}` is not a name: 2 to 31 of a-z, 0-9 and `-`, a letter first")
+        if request.name in taken:
+            raise UsageError(
+                f"the name `{request.name}` is taken", hint=f"see it with `remote-dispatch show {request.name}`"
+            )
+        name = request.name or new_name(taken)
+        record = Dispatch(id=folder.path.name, name=name, request=request, history=(Moment(state=State.NEW, at=now),))
+        return self.save(record)
+
+    def save(self, record: Dispatch) -> Dispatch:
+        """Write the record, durably, and return it."""
+        write_whole(self.folder(record.id).path / _RECORD, record.model_dump_json(indent=1).encode())
+        return record
+
+    def load(self, name: str) -> Dispatch:
+        """Read a dispatch by name or id. Raises UnknownNameError with the known names."""
+        for record in self.all():
+            if name in (record.name, record.id):
+                return record
+        known = ", ".join(record.name for record in self.all()[-10:])
+        raise UnknownNameError(
+            f"no dispatch is called `{name}`" + (f"; the latest are {known}" if known else ""),
+            hint="see all with `remote-dispatch list`",
+        )
+
+    def all(self) -> list[Dispatch]:
+        """Read every dispatch, oldest first."""
+        if not self.root.is_dir():
+            return []
+        folders = sorted(path for path in self.root.iterdir() if DISPATCH_ID.fullmatch(path.name))
+        return [self._read(path / _RECORD) for path in folders if (path / _RECORD).exists()]
+
+    def _read(self, path: Path) -> Dispatch:
+        try:
+            return Dispatch.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ConfigurationError(
+                f"the record of dispatch `{path.parent.name}` cannot be read",
+                hint="was it written by a newer remote-dispatch? It was not changed",
+            ) from error
+
+
+def default_store(environment: Mapping[str, str]) -> Store:
+    """The store of this user: REMOTE_DISPATCH_STATE, or the platform's state directory."""
+    if asked := environment.get("REMOTE_DISPATCH_STATE"):
+        return Store(Path(asked) / "dispatches")
+    import platformdirs  # noqa: PLC0415 - 40 ms that commands without a store do not pay
+
+    return Store(platformdirs.user_state_path("remote-dispatch") / "dispatches")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file beside its place, flush it to the disk, rename it: nobody sees half of it. Mode 0600."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{re.sub('[^a-z]', '', path.name)}-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
