@@ -1,0 +1,62 @@
+"""The root of the command line. Importing it imports neither asyncssh nor httpx: `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from remote_dispatch import __version__
+from remote_dispatch.cli import dispatches
+from remote_dispatch.cli.demo import demo
+from remote_dispatch.cli.hosts import hosts_app
+from remote_dispatch.cli.send import send
+
+EXIT_CODES = (
+    "Exit codes: 0 done and verified · 1 the task failed, was lost or cancelled · 2 usage · 3 done with warnings · "
+    "4 login or host key · 5 host unreachable · 6 deadline passed, still running · 7 an answer is needed · "
+    "8 diverged or held elsewhere · 9 host not ready · 10 unknown host, session or name · "
+    "11 hosts file or configuration · 12 integrity check failed, both copies kept · 70 our bug · "
+    "130 interrupted (the dispatch goes on)."
+)
+
+app = typer.Typer(
+    name="remote-dispatch",
+    help="Hand an OpenCode conversation to another machine over SSH, and bring it home.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - typer's signature
+    if is_asked:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    is_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hand an OpenCode conversation to another machine over SSH, and bring it home."""
+
+
+app.command("send")(send)
+app.command("list")(dispatches.list_dispatches)
+app.command("show")(dispatches.show)
+app.command("logs")(dispatches.logs)
+app.command("wait")(dispatches.wait)
+app.command("collect")(dispatches.collect)
+app.command("cancel")(dispatches.cancel)
+app.add_typer(hosts_app, name="hosts")
+app.command("demo")(demo)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

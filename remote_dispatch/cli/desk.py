@@ -1,0 +1,83 @@
+"""What a command works with: hosts, store, local OpenCode and links, made from the environment of this process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from remote_dispatch.cli.hosts import load_registry
+from remote_dispatch.dispatch import Link, Store, default_store
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from remote_dispatch.hosts import Registry
+    from remote_dispatch.model import Dispatch, Host
+    from remote_dispatch.opencode.program import Program
+    from remote_dispatch.remote.connection import Connection
+
+
+class Desk:
+    """The things that commands share; each is made when it is first needed."""
+
+    def __init__(self, hosts_file: Path | None) -> None:
+        self._hosts_file = hosts_file
+
+    @property
+    def registry(self) -> Registry:
+        """The hosts, read anew."""
+        return load_registry(self._hosts_file)
+
+    @property
+    def store(self) -> Store:
+        """The dispatches of this user."""
+        return default_store(os.environ)
+
+    @property
+    def program(self) -> Program:
+        """OpenCode on this machine. Raises HostNotReadyError when there is none."""
+        from remote_dispatch.opencode.program import Program, find_binary
+        from remote_dispatch.remote.local import LocalConnection
+
+        return Program(LocalConnection(), find_binary(os.environ))
+
+    def link(self, host: Host) -> Link:
+        """A link to this host; nothing is opened yet."""
+        return Link(host, _connect)
+
+    def link_of(self, record: Dispatch) -> Link:
+        """A link to the host of a dispatch, as the registry knows it now."""
+        return self.link(self.registry[record.host])
+
+
+def _connect(host: Host) -> AbstractAsyncContextManager[Connection]:
+    from remote_dispatch.remote.ssh import connect
+
+    return connect(host)
+
+
+def data_of(record: Dispatch) -> dict[str, Any]:
+    """The `data` of the envelope for one dispatch. Fields are only ever added; no address is among them."""
+    travel = record.travel
+    return {
+        "name": record.name,
+        "id": record.id,
+        "host": record.host,
+        "mode": record.mode,
+        "state": record.state,
+        "session_id": record.session_id,
+        "new_messages": record.new_messages,
+        "warnings": list(record.warnings),
+        "copy_session_id": record.copy_session_id,
+        "collected": record.collected,
+        "kind": record.kind,
+        "detail": record.detail,
+        "answer": record.answer,
+        "agent": travel.agent if travel else None,
+        "model": travel.model if travel else None,
+        "remote_directory": record.remote_directory,
+        "local_directory": str(record.request.local_directory),
+        "unreachable_since": record.unreachable_since,
+        "history": [{"state": moment.state, "at": moment.at} for moment in record.history],
+    }

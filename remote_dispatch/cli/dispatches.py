@@ -1,0 +1,384 @@
+"""The commands for dispatches that were sent: list, show, logs, wait, collect, cancel."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remote_dispatch.cli.hosts import HostsFile
+from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_command, stream
+from remote_dispatch.cli.words import age, duration_s
+from remote_dispatch.errors import (
+    DeadlinePassedError,
+    HostUnreachableError,
+    IntegrityError,
+    RemoteDispatchError,
+    TaskFailedError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from remote_dispatch.cli.desk import Desk
+    from remote_dispatch.cli.screen import Screen
+    from remote_dispatch.dispatch import Link
+    from remote_dispatch.model import Dispatch
+
+HOSTS_AT_ONCE = 32
+
+
+def complete_name(incomplete: str) -> list[str]:
+    """Complete the name of a dispatch; silently nothing when the store cannot be read."""
+    from remote_dispatch.dispatch import default_store
+
+    try:
+        return [record.name for record in default_store(os.environ).all() if record.name.startswith(incomplete)]
+    except (RemoteDispatchError, OSError):
+        return []
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a dispatch.", autocompletion=complete_name)]
+Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of dispatches.", autocompletion=complete_name)]
+
+
+def list_dispatches(
+    *,
+    is_refreshed: Annotated[
+        bool, typer.Option("--refresh", help="Ask the hosts how the unfinished ones stand.")
+    ] = False,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
+    """List what was sent, newest last."""
+    run_command("list", lambda: asyncio.run(_list(_desk(hosts_file), is_refreshed=is_refreshed)), is_json=is_json)
+
+
+def show(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
+    """Show one dispatch; its host is asked, ten seconds at most."""
+    run_command("show", lambda: asyncio.run(_show(name, _desk(hosts_file))), is_json=is_json)
+
+
+def logs(
+    name: Name,
+    *,
+    is_followed: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the run ends.")] = False,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
+    """Print what OpenCode did on the host: text, tools, todos, errors."""
+    run_command(
+        "logs",
+        lambda: asyncio.run(_logs(name, _desk(hosts_file), is_followed=is_followed, is_json=is_json)),
+        is_json=is_json,
+    )
+
+
+def wait(
+    names: Names,
+    *,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop waiting after this time; the work goes on.")
+    ] = None,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
+    """Wait until dispatches end; round trips are brought home."""
+    run_command(
+        "wait",
+        lambda: asyncio.run(_wait(names, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout))),
+        is_json=is_json,
+        interrupted_hint="the work goes on; wait again whenever you like",
+    )
+
+
+def collect(
+    name: Name,
+    *,
+    is_waiting: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end where it still runs.")] = True,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop waiting after this time; the work goes on.")
+    ] = None,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
+    """Bring a dispatch home: merged into the local session, read back, and only then removed from the host."""
+    run_command(
+        "collect",
+        lambda: asyncio.run(
+            _collect(name, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), is_waiting=is_waiting)
+        ),
+        is_json=is_json,
+        interrupted_hint="nothing is lost; collect it again whenever you like",
+    )
+
+
+def cancel(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
+    """Stop a dispatch with all its processes, and bring home what was done so far."""
+    run_command(
+        "cancel", lambda: asyncio.run(_cancel(name, _desk(hosts_file), _screen(is_json=is_json))), is_json=is_json
+    )
+
+
+def answer_of(record: Dispatch) -> Answer:
+    """What a command says of a dispatch whose end was waited for."""
+    from remote_dispatch.cli.desk import data_of
+    from remote_dispatch.model import State
+
+    is_bad = record.state in (State.FAILED, State.CANCELLED, State.LOST)
+    return Answer(
+        data=data_of(record),
+        render=lambda: _render_end(record),
+        warnings=record.warnings,
+        error=failure_of(record) if is_bad else None,
+    )
+
+
+def failure_of(record: Dispatch) -> TaskFailedError:
+    """The error for a dispatch that ended badly."""
+    verb = {"failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}[record.state]
+    detail = f": {record.detail}" if record.detail else ""
+    return TaskFailedError(
+        f"dispatch `{record.name}` {verb} on {record.host}{detail}",
+        hint=f"see what happened there with `remote-dispatch logs {record.name}`",
+    )
+
+
+async def _list(desk: Desk, *, is_refreshed: bool) -> Answer:
+    from remote_dispatch.cli.desk import data_of
+
+    records = desk.store.all()
+    if is_refreshed:
+        gate = asyncio.Semaphore(HOSTS_AT_ONCE)
+        records = list(await asyncio.gather(*(_refreshed(record, desk, gate) for record in records)))
+    return Answer(data={"dispatches": [data_of(record) for record in records]}, render=lambda: _render_list(records))
+
+
+async def _refreshed(record: Dispatch, desk: Desk, gate: asyncio.Semaphore) -> Dispatch:
+    """A dispatch that cannot be asked about stays as it is stored: a list must not fail over one of its lines."""
+    from remote_dispatch.dispatch import refresh
+
+    async with gate:
+        try:
+            async with desk.link_of(record) as link:
+                return await refresh(record, link, desk.store)
+        except RemoteDispatchError:
+            return record
+
+
+async def _show(name: str, desk: Desk) -> Answer:
+    from remote_dispatch.cli.desk import data_of
+    from remote_dispatch.dispatch import refresh
+
+    record = desk.store.load(name)
+    remark = None
+    try:
+        async with desk.link_of(record) as link:
+            record = await refresh(record, link, desk.store)
+    except RemoteDispatchError as error:
+        remark = f"the host was not asked: {error.message}"
+    if record.unreachable_since:
+        remark = f"{record.host} does not answer, since {age(record.unreachable_since)}; this is what was known last"
+    data = {**data_of(record), "remark": remark}
+    return Answer(data=data, render=lambda: _render_one(record, remark))
+
+
+async def _logs(name: str, desk: Desk, *, is_followed: bool, is_json: bool) -> Answer:
+    from remote_dispatch.dispatch.stages import events_of
+    from remote_dispatch.runner.events import EventReader
+
+    record = desk.store.load(name)
+    kept = desk.store.folder(record.id).events
+    if kept.exists():
+        _print_events(EventReader().feed(kept.read_bytes()), is_json=is_json)
+        return Answer(data={"name": record.name})
+    async with desk.link_of(record) as link:
+        if is_followed:
+            await _follow_events(record, link, is_json=is_json)
+        else:
+            _print_events(EventReader().feed(await events_of(await link.connection(), record)), is_json=is_json)
+    return Answer(data={"name": record.name})
+
+
+async def _follow_events(record: Dispatch, link: Link, *, is_json: bool) -> None:
+    from remote_dispatch.dispatch.follow import Watch, until_the_end
+
+    await until_the_end(record, link, Watch(on_event=lambda event: _print_events([event], is_json=is_json)))
+
+
+def _print_events(events: Iterable[dict[str, Any]], *, is_json: bool) -> None:
+    from remote_dispatch.cli.screen import line_of
+    from remote_dispatch.runner.events import describe
+
+    for event in events:
+        progress = describe(event)
+        if is_json:
+            stream({"type": "event", "event": event})
+        elif progress is not None and (line := line_of(progress)):
+            typer.echo(line)
+
+
+async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float | None) -> Answer:
+    """Wait for all; the first that ended badly gives the exit code."""
+    records = [desk.store.load(name) for name in names]
+    with screen.live():
+        answers = await asyncio.gather(*(_wait_for(record, desk, screen, timeout_s) for record in records))
+    return Answer(
+        data={"dispatches": [answer.data for answer in answers]},
+        render=lambda: _render_all(answers),
+        warnings=tuple(text for answer in answers for text in answer.warnings),
+        error=next((answer.error for answer in answers if answer.error), None),
+    )
+
+
+async def _wait_for(record: Dispatch, desk: Desk, screen: Screen, timeout_s: float | None) -> Answer:
+    from remote_dispatch.model import Mode
+
+    async def go(link: Link) -> Dispatch:
+        waited = await _until_it_ends(record, link, desk, screen, timeout_s)
+        return await _home(waited, link, desk, screen) if record.mode is Mode.ROUND_TRIP else waited
+
+    return await _answered(record, desk, go)
+
+
+async def _collect(name: str, desk: Desk, screen: Screen, timeout_s: float | None, *, is_waiting: bool) -> Answer:
+    record = desk.store.load(name)
+
+    async def go(link: Link) -> Dispatch:
+        waited = await _until_it_ends(record, link, desk, screen, timeout_s) if is_waiting else record
+        return await _home(waited, link, desk, screen)
+
+    with screen.live():
+        return await _answered(record, desk, go)
+
+
+async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
+    from remote_dispatch.cli.desk import data_of
+    from remote_dispatch.dispatch import cancel as stop
+
+    record = desk.store.load(name)
+    if record.state.is_end:
+        return Answer(data=data_of(record), render=lambda: typer.echo(f"{record.name} had ended: {record.state}"))
+
+    async def go(link: Link) -> Dispatch:
+        return await _home(await stop(record, link, desk.store), link, desk, screen)
+
+    with screen.live():
+        answer = await _answered(record, desk, go)
+    is_cancelled = answer.data is not None and answer.data["state"] == "cancelled"
+    return Answer(answer.data, answer.render, answer.warnings) if is_cancelled else answer
+
+
+async def _answered(record: Dispatch, desk: Desk, go: Callable[[Link], Awaitable[Dispatch]]) -> Answer:
+    """Do something with the link of a dispatch; an error still has the record as it is then."""
+    from remote_dispatch.cli.desk import data_of
+    from remote_dispatch.dispatch import is_home
+
+    if is_home(record):
+        return answer_of(record)
+    try:
+        async with desk.link_of(record) as link:
+            return answer_of(await go(link))
+    except (DeadlinePassedError, HostUnreachableError, IntegrityError, TaskFailedError) as error:
+        return Answer(data=data_of(desk.store.load(record.id)), error=error)
+
+
+async def _until_it_ends(record: Dispatch, link: Link, desk: Desk, screen: Screen, timeout_s: float | None) -> Dispatch:
+    from remote_dispatch.dispatch import follow
+    from remote_dispatch.model import State
+
+    if record.state.is_end or record.state is State.FINISHED:
+        return record
+    return await follow(record, link, desk.store, screen, timeout_s=timeout_s)
+
+
+async def _home(record: Dispatch, link: Link, desk: Desk, screen: Screen) -> Dispatch:
+    from remote_dispatch.dispatch import bring_home
+
+    return await bring_home(record, link, desk.store, desk.program, screen)
+
+
+def _desk(hosts_file: Path | None) -> Desk:
+    from remote_dispatch.cli.desk import Desk
+
+    return Desk(hosts_file)
+
+
+def _screen(*, is_json: bool) -> Screen:
+    from remote_dispatch.cli.screen import Screen
+
+    return Screen(is_json=is_json)
+
+
+def _render_list(records: list[Dispatch]) -> None:
+    if not records:
+        typer.echo("nothing was sent yet; send the newest session here with `remote-dispatch send HOST`")
+        return
+    rows = [
+        (
+            record.name,
+            record.host,
+            record.mode,
+            _state(record),
+            age(record.history[0].at),
+            record.origin.title if record.origin else None,
+        )
+        for record in records
+    ]
+    print_table(("NAME", "HOST", "MODE", "STATE", "AGE", "SESSION"), rows)
+
+
+def _state(record: Dispatch) -> str:
+    words = [str(record.state)]
+    if record.unreachable_since and not record.state.is_end:
+        words.append(f"(unreachable for {age(record.unreachable_since)})")
+    return " ".join(words)
+
+
+def _render_one(record: Dispatch, remark: str | None) -> None:
+    travel, origin = record.travel, record.origin
+    print_fields(
+        {
+            "name": record.name,
+            "host": record.host,
+            "mode": str(record.mode),
+            "state": str(record.state),
+            "reason": record.detail,
+            "remark": remark,
+            "session": record.session_id,
+            "title": origin.title if origin else None,
+            "copy": record.copy_session_id,
+            "collected": str(record.collected),
+            "new messages": None if record.new_messages is None else str(record.new_messages),
+            "agent": travel.agent if travel else None,
+            "model": travel.model if travel else None,
+            "directory there": record.remote_directory,
+            "directory here": str(record.request.local_directory),
+            **{f"{moment.state} at": f"{moment.at.astimezone():%Y-%m-%d %H:%M:%S}" for moment in record.history},
+            **{f"warning {number}": text for number, text in enumerate(record.warnings, start=1)},
+        }
+    )
+
+
+def _render_all(answers: Iterable[Answer]) -> None:
+    for answer in answers:
+        if answer.render:
+            answer.render()
+
+
+def _render_end(record: Dispatch) -> None:
+    """The host's last answer, and where the whole conversation is."""
+    if record.answer:
+        typer.echo(record.answer)
+        typer.echo("")
+    if record.copy_session_id or record.new_messages is not None:
+        count = "1 new message" if record.new_messages == 1 else f"{record.new_messages} new messages"
+        typer.echo(f"{record.name} is home from {record.host}: {count}")
+        typer.echo(f"  opencode -s {record.copy_session_id or record.session_id}")
+    else:
+        typer.echo(f"{record.name} on {record.host}: {record.state}")
+        if not record.state.is_end:
+            typer.echo(f"  remote-dispatch collect {record.name}")

@@ -1,0 +1,117 @@
+"""Shows what the main path reports: a line each on stderr, a spinner on a terminal, JSON lines for `--json`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from remote_dispatch.cli.output import say, stream
+from remote_dispatch.dispatch.report import Step
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from remote_dispatch.runner.events import Progress
+
+SIGN_OF_LIFE_S = 15.0
+_MARKS = {"error": "!", "tool": "·", "todo": "☐", "text": "│"}
+_ASCII_MARKS = {"error": "!", "tool": "-", "todo": "o", "text": "|"}
+
+
+class Screen:
+    """Takes reports and shows them. `tokens` counts what the host's model used."""
+
+    def __init__(self, *, is_json: bool) -> None:
+        self.tokens = 0
+        self._is_json = is_json
+        self._is_terminal = sys.stderr.isatty() and not is_json
+        self._status: Any = None
+        self._began = self._spoke = time.monotonic()
+
+    def __call__(self, what: Step | Progress) -> None:
+        """Show one report."""
+        if isinstance(what, Step):
+            self._step(what)
+        else:
+            self._progress(what)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Keep a spinner on the last line of a terminal meanwhile."""
+        if not self._is_terminal:
+            yield
+            return
+        from rich.console import Console
+
+        with Console(stderr=True).status("") as self._status:
+            yield
+        self._status = None
+
+    def _step(self, step: Step) -> None:
+        if self._is_json:
+            if step.phase != "alive":
+                stream({"type": "step", "phase": step.phase, "text": step.text})
+        elif self._status is not None:
+            self._status.update(self._with_time(step.text))
+            if step.phase in ("note", "unreachable", "session"):
+                self._line(step.text)
+        elif step.phase != "alive" or time.monotonic() - self._spoke >= SIGN_OF_LIFE_S:
+            self._line(self._with_time(step.text) if step.phase == "alive" else step.text)
+
+    def _progress(self, progress: Progress) -> None:
+        if progress.tokens:
+            self.tokens += progress.tokens
+        if self._is_json:
+            stream({"type": progress.kind, **{key: value for key, value in asdict(progress).items() if key != "kind"}})
+        elif line := line_of(progress):
+            self._line(line)
+
+    def _line(self, text: str) -> None:
+        self._spoke = time.monotonic()
+        stamp = "" if self._is_terminal else f"{datetime.now().astimezone():%H:%M:%S} "
+        say("\n".join(f"{stamp}{line}" for line in text.splitlines()))
+
+    def _with_time(self, text: str) -> str:
+        seconds = int(time.monotonic() - self._began)
+        used = f", {self.tokens} tokens" if self.tokens else ""
+        return f"{text} ({seconds // 60}:{seconds % 60:02}{used})"
+
+
+def line_of(progress: Progress) -> str:
+    """One event in words; empty for what is not worth a line."""
+    marks = _MARKS if (sys.stderr.encoding or "").lower().startswith("utf") else _ASCII_MARKS
+    match progress.kind:
+        case "tool":
+            mark = marks["error"] if progress.is_error else marks["tool"]
+            return (
+                f"  {mark} {progress.tool}: {_short(progress.text)}" if progress.text else f"  {mark} {progress.tool}"
+            )
+        case "todo":
+            return f"  {marks['todo']} todo {progress.done}/{progress.total}: {_short(progress.text)}"
+        case "text":
+            return "\n".join(f"  {marks['text']} {line}" for line in progress.text.splitlines())
+        case "error":
+            return f"  {marks['error']} {_short(progress.text)}"
+        case _:
+            return ""
+
+
+def is_interactive() -> bool:
+    """Whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def confirm(question: str) -> bool:
+    """Ask on the terminal."""
+    return typer.confirm(question, err=True)
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 160 else f"{line[:159]}…"

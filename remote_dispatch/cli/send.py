@@ -1,0 +1,331 @@
+"""`remote-dispatch send`: hand a session to a host, and in a round trip bring it home."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from remote_dispatch.cli.hosts import HostName, HostsFile
+from remote_dispatch.cli.output import Answer, JsonFlag, run_command
+from remote_dispatch.cli.words import age, duration_s
+from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, UsageError
+
+if TYPE_CHECKING:
+    from remote_dispatch.cli.desk import Desk
+    from remote_dispatch.cli.screen import Screen
+    from remote_dispatch.dispatch import Link, Plan
+    from remote_dispatch.model import Dispatch, DispatchRequest
+    from remote_dispatch.opencode.program import Program, SessionSummary
+
+OLD_S = 3600
+RULES_LIMIT_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The command line of `send`, as it was typed."""
+
+    host: str
+    prompt: str | None
+    session: str | None
+    is_last: bool
+    is_new: bool
+    mode: str
+    directory: str | None
+    agent: str | None
+    model: str | None
+    variant: str | None
+    permissions: str | None
+    permission_rules: Path | None
+    name: str | None
+    timeout: str | None
+    is_detached: bool
+    is_dry_run: bool
+    server: str | None
+    hosts_file: Path | None
+    is_json: bool
+
+
+def send(
+    host: HostName,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to do there; `-` reads it from stdin. Without: continue.")
+    ] = None,
+    *,
+    session: Annotated[str | None, typer.Option(metavar="ID", help="The session to send.")] = None,
+    is_last: Annotated[
+        bool, typer.Option("--last", help="Send the newest session of this directory (the default).")
+    ] = False,
+    is_new: Annotated[bool, typer.Option("--new", help="Begin a fresh session on the host.")] = False,
+    mode: Annotated[
+        str, typer.Option(help="`one-way` leaves the session there, `round-trip` brings it home.")
+    ] = "one-way",
+    directory: Annotated[str | None, typer.Option(help="The working directory there; quote a leading `~`.")] = None,
+    agent: Annotated[str | None, typer.Option(help="The agent to run there.")] = None,
+    model: Annotated[str | None, typer.Option(help="The model to run there: `provider/id`.")] = None,
+    variant: Annotated[str | None, typer.Option(help="The variant of the model.")] = None,
+    permissions: Annotated[
+        str | None, typer.Option(help="`deny` refuses what would be asked for, `auto` grants it.")
+    ] = None,
+    permission_rules: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="More permission rules, as JSON, in OpenCode's own form.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The name of the dispatch; four letters are made up otherwise.")
+    ] = None,
+    timeout: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Stop waiting after this time; the work goes on.")
+    ] = None,
+    is_detached: Annotated[bool, typer.Option("--detach", help="Do not wait for a round trip to end.")] = False,
+    is_dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, change nothing, say what would happen.")
+    ] = False,
+    server: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Tell this OpenCode server when it is home (also: REMOTE_DISPATCH_SERVER)."),
+    ] = None,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
+    """Hand an OpenCode session to a host; in a round trip wait for it and bring it home.
+
+    Examples:  remote-dispatch send gpu-box "finish the training script"
+
+               remote-dispatch send pi "why does it leak?" --mode round-trip
+    """
+    options = Options(
+        host, prompt, session, is_last, is_new, mode, directory, agent, model, variant, permissions, permission_rules,
+        name, timeout, is_detached, is_dry_run, server, hosts_file, is_json,
+    )  # fmt: skip
+    run_command(
+        "send",
+        lambda: _send(options),
+        is_json=is_json,
+        interrupted_hint="what was launched goes on; `remote-dispatch list` names it, `collect` brings it home",
+    )
+
+
+def _send(options: Options) -> Answer:
+    from remote_dispatch.cli.desk import Desk
+    from remote_dispatch.cli.screen import Screen
+
+    if os.environ.get("REMOTE_DISPATCH_DEPTH"):
+        raise UsageError("this is a dispatched session already: it cannot be handed over again from its host")
+    if options.is_new + options.is_last + (options.session is not None) > 1:
+        raise UsageError("choose one of `--session`, `--last` and `--new`")
+    return asyncio.run(_run(options, Desk(options.hosts_file), Screen(is_json=options.is_json)))
+
+
+async def _run(options: Options, desk: Desk, screen: Screen) -> Answer:
+    from remote_dispatch.dispatch import hand_over
+
+    timeout_s = duration_s(options.timeout)
+    host = desk.registry[options.host]
+    request = _request(options)
+    is_round_trip = request.mode == "round-trip"
+    program = None if options.is_new and not is_round_trip else desk.program
+    request = await _with_session(options, request, program, screen)
+    async with desk.link(host) as link:
+        with screen.live():
+            if options.is_dry_run:
+                return _planned(await _plan(request, link, desk, program, screen))
+            record = await hand_over(request, link, desk.store, program, screen)
+        if not is_round_trip or options.is_detached:
+            return Answer(data=_data(record), render=lambda: _render_sent(record), warnings=record.warnings)
+        assert program is not None
+        return await _finish(record, link, desk, program, screen, timeout_s, options.server)
+
+
+async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen) -> Plan:
+    from remote_dispatch.dispatch import make_plan
+
+    folder = desk.store.reserve(datetime.now(UTC))
+    try:
+        return await make_plan(request, link, desk.store, program, folder, screen)
+    finally:
+        desk.store.discard(folder)
+
+
+async def _finish(
+    record: Dispatch,
+    link: Link,
+    desk: Desk,
+    program: Program,
+    screen: Screen,
+    timeout_s: float | None,
+    server: str | None,
+) -> Answer:
+    """Wait, bring it home, and tell a local server. A failure still has the record to show."""
+    from remote_dispatch.cli.dispatches import answer_of
+    from remote_dispatch.dispatch import bring_home, follow
+
+    try:
+        with screen.live():
+            record = await follow(record, link, desk.store, screen, timeout_s=timeout_s)
+            record = await bring_home(record, link, desk.store, program, screen)
+    except RemoteDispatchError as error:
+        return Answer(data=_data(desk.store.load(record.id)), error=error)
+    warnings = await _tell(record, server)
+    return answer_of(record.but(warnings=(*record.warnings, *warnings)))
+
+
+async def _tell(record: Dispatch, url: str | None) -> tuple[str, ...]:
+    """Tell the local OpenCode server, if there is one. That it does not hear us is a warning: the result is home."""
+    from remote_dispatch.opencode.server import prompt, server_from
+
+    server = server_from(os.environ, url)
+    if server is None or record.session_id is None or record.origin is None:
+        return ()
+    session_id = record.copy_session_id or record.session_id
+    text = (
+        f"The conversation is home from `{record.host}` ({record.state}); its messages above were made there, and that "
+        "machine's files are out of reach now. You are in the local directory again: review what came home and go on."
+    )
+    try:
+        await prompt(server, session_id, Path(record.origin.directory), text, record.origin)
+    except RemoteDispatchError as error:
+        return (f"the result is home, but the local server could not be told: {error.message}",)
+    return ()
+
+
+def _request(options: Options) -> DispatchRequest:
+    from pydantic import ValidationError
+
+    from remote_dispatch.model import DispatchRequest, Model
+
+    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    rules = _rules(options.permission_rules)
+    try:
+        if options.model is not None:
+            Model.parse(options.model)
+        return DispatchRequest.model_validate(
+            {
+                "host": options.host,
+                "mode": options.mode,
+                "prompt": prompt,
+                "local_directory": Path.cwd(),
+                "directory": options.directory,
+                "agent": options.agent,
+                "model": options.model,
+                "variant": options.variant,
+                "permissions": options.permissions,
+                "permission_rules": rules,
+                "name": options.name,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"`--{field}`: {first['msg'].lower()}", hint="see `remote-dispatch send --help`") from error
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def _rules(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            return json.loads(file.read(RULES_LIMIT_BYTES))
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"the permission rules in `{path.name}` cannot be read as JSON") from error
+
+
+async def _with_session(
+    options: Options, request: DispatchRequest, program: Program | None, screen: Screen
+) -> DispatchRequest:
+    """Name the session that goes, first of all; on a terminal an old one is confirmed."""
+    from remote_dispatch.dispatch import Step
+
+    if options.is_new or program is None:
+        screen(Step("session", f"a new session goes to {options.host}"))
+        return request
+    summary = await program.session(options.session) if options.session else await _newest(options, program)
+    if summary is None:
+        screen(Step("session", f"no session in this directory: a new one goes to {options.host}"))
+        return request
+    screen(Step("session", _described(summary, options.host)))
+    if options.session is None:
+        _confirm_if_old(summary)
+    return request.model_copy(update={"session_id": summary.id, "local_directory": summary.directory})
+
+
+async def _newest(options: Options, program: Program) -> SessionSummary | None:
+    found = await program.sessions(Path.cwd())
+    if found:
+        return found[0]
+    if options.is_last or not options.prompt:
+        raise UsageError(
+            "there is no session in this directory",
+            hint=f'name one with `--session ID`, or begin one there: `remote-dispatch send {options.host} --new "..."`',
+        )
+    return None
+
+
+def _described(summary: SessionSummary, host: str) -> str:
+    messages = "1 message" if summary.messages == 1 else f"{summary.messages} messages"
+    return f"“{summary.title}” goes to {host}: {messages}, last used {age(summary.updated)} ago ({summary.id})"
+
+
+def _confirm_if_old(summary: SessionSummary) -> None:
+    from remote_dispatch.cli.screen import confirm, is_interactive
+
+    is_old = (datetime.now(UTC) - summary.updated).total_seconds() > OLD_S
+    if is_old and is_interactive() and not confirm("Send this session?"):
+        raise UsageError("nothing was sent", hint="name another session with `--session ID`")
+
+
+def _data(record: Dispatch) -> dict[str, Any]:
+    from remote_dispatch.cli.desk import data_of
+
+    return data_of(record)
+
+
+def _render_sent(record: Dispatch) -> None:
+    name = record.name
+    typer.echo(f"{name} is at work on {record.host}, in {record.remote_directory}")
+    for command, what in (
+        (f"remote-dispatch logs -f {name}", "look on"),
+        (f"remote-dispatch collect {name}", "bring it home"),
+        (f"remote-dispatch cancel {name}", "stop it"),
+    ):
+        typer.echo(f"  {command:<34} {what}")
+
+
+def _planned(plan: Plan) -> Answer:
+    outgoing, facts = plan.outgoing, plan.probed.facts
+    files = (outgoing.session, *outgoing.children)
+    size = sum(len(one.packed.content) for one in files if isinstance(one.packed.content, bytes))
+    data = {
+        "messages": outgoing.session.messages,
+        "sub_agent_sessions": len(outgoing.children),
+        "todos": len(plan.source.todos),
+        "tool_outputs": len(plan.source.tool_outputs),
+        "bytes": size,
+        "agent": plan.choice.agent,
+        "model": str(plan.choice.model),
+        "variant": plan.choice.variant,
+        "permissions": outgoing.policy,
+        "remote_directory": str(facts.directory),
+        "is_directory_there": facts.is_directory_there,
+        "opencode_version": facts.opencode_version,
+        "clock_offset_s": round(facts.clock_offset_ms / 1000, 1),
+        "replaces_an_old_copy": outgoing.travel.replaces,
+        "travels_under_fresh_ids": bool(outgoing.travel.id_map),
+    }
+    return Answer(data=data, render=lambda: _render_plan(data), warnings=plan.source.warnings)
+
+
+def _render_plan(data: dict[str, Any]) -> None:
+    from remote_dispatch.cli.output import print_fields
+
+    typer.echo("nothing was changed; this is what would happen:")
+    print_fields({key.replace("_", " "): None if value is None else str(value) for key, value in data.items()})
