@@ -137,16 +137,16 @@ class DispatchRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: str
-    session_id: str | None = None
+    session_id: Annotated[str, StringConstraints(pattern=rf"^{SESSION_ID.pattern}$")] | None = None
     """The local session; None makes a new one on the host."""
     mode: Mode = Mode.ONE_WAY
     prompt: str | None = None
     """The user's own words, verbatim; None means "continue"."""
     local_directory: Path
-    directory: str | None = None
-    agent: str | None = None
-    model: str | None = None
-    variant: str | None = None
+    directory: SafeText | None = None
+    agent: SafeText | None = None
+    model: SafeText | None = None
+    variant: SafeText | None = None
     permissions: Permissions | None = None
     permission_rules: PermissionRules | None = None
     name: str | None = None
@@ -278,6 +278,8 @@ class RemoteFacts:
     machine: str
     home: PurePosixPath
     shell: str
+    path: str | None
+    """PATH as a login shell has it; None where that could not be learned."""
     state_directory: PurePosixPath
     """Where our run directories live on the host: `.../remote-dispatch/runs`."""
     opencode: PurePosixPath | None

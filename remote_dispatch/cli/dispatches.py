@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,12 +14,10 @@ from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_command, stream
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import (
-    DeadlinePassedError,
-    HostUnreachableError,
-    IntegrityError,
     RemoteDispatchError,
     TaskFailedError,
 )
+from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from remote_dispatch.model import Dispatch
 
 HOSTS_AT_ONCE = 32
+ANSWER_LIMIT = 1_000_000
 
 
 def complete_name(incomplete: str) -> list[str]:
@@ -129,10 +129,12 @@ def answer_of(record: Dispatch) -> Answer:
     from remote_dispatch.model import State
 
     is_bad = record.state in (State.FAILED, State.CANCELLED, State.LOST)
+    is_doubtful = record.state is State.FINISHED and record.detail is not None
+    doubt = (f"{record.detail}; `remote-dispatch collect {record.name}` brings home what there is",)
     return Answer(
         data=data_of(record),
         render=lambda: _render_end(record),
-        warnings=record.warnings,
+        warnings=(*record.warnings, *(doubt if is_doubtful else ())),
         error=failure_of(record) if is_bad else None,
     )
 
@@ -210,14 +212,14 @@ async def _follow_events(record: Dispatch, link: Link, *, is_json: bool) -> None
 
 
 def _print_events(events: Iterable[dict[str, Any]], *, is_json: bool) -> None:
-    from remote_dispatch.cli.screen import line_of
+    from remote_dispatch.cli.screen import line_of, marks_for
     from remote_dispatch.runner.events import describe
 
     for event in events:
         progress = describe(event)
         if is_json:
             stream({"type": "event", "event": event})
-        elif progress is not None and (line := line_of(progress)):
+        elif progress is not None and (line := line_of(progress, marks_for(sys.stdout))):
             typer.echo(line)
 
 
@@ -235,11 +237,14 @@ async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float |
 
 
 async def _wait_for(record: Dispatch, desk: Desk, screen: Screen, timeout_s: float | None) -> Answer:
+    from remote_dispatch.dispatch import refresh
     from remote_dispatch.model import Mode
 
     async def go(link: Link) -> Dispatch:
         waited = await _until_it_ends(record, link, desk, screen, timeout_s)
-        return await _home(waited, link, desk, screen) if record.mode is Mode.ROUND_TRIP else waited
+        if record.mode is Mode.ROUND_TRIP:
+            return await _home(waited, link, desk, screen)
+        return await refresh(waited, link, desk.store)
 
     return await _answered(record, desk, go)
 
@@ -282,7 +287,7 @@ async def _answered(record: Dispatch, desk: Desk, go: Callable[[Link], Awaitable
     try:
         async with desk.link_of(record) as link:
             return answer_of(await go(link))
-    except (DeadlinePassedError, HostUnreachableError, IntegrityError, TaskFailedError) as error:
+    except RemoteDispatchError as error:
         return Answer(data=data_of(desk.store.load(record.id)), error=error)
 
 
@@ -372,11 +377,12 @@ def _render_all(answers: Iterable[Answer]) -> None:
 def _render_end(record: Dispatch) -> None:
     """The host's last answer, and where the whole conversation is."""
     if record.answer:
-        typer.echo(record.answer)
+        typer.echo(clean(record.answer, ANSWER_LIMIT))
         typer.echo("")
     if record.copy_session_id or record.new_messages is not None:
         count = "1 new message" if record.new_messages == 1 else f"{record.new_messages} new messages"
-        typer.echo(f"{record.name} is home from {record.host}: {count}")
+        ending = "was cancelled; what was done is home" if record.state == "cancelled" else "is home"
+        typer.echo(f"{record.name} {ending} from {record.host}: {count}")
         typer.echo(f"  opencode -s {record.copy_session_id or record.session_id}")
     else:
         typer.echo(f"{record.name} on {record.host}: {record.state}")

@@ -7,12 +7,13 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
 from remote_dispatch.cli.output import say, stream
 from remote_dispatch.dispatch.report import Step
+from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from remote_dispatch.runner.events import Progress
 
 SIGN_OF_LIFE_S = 15.0
+LINES_LIMIT = 20_000
 _MARKS = {"error": "!", "tool": "·", "todo": "☐", "text": "│"}
 _ASCII_MARKS = {"error": "!", "tool": "-", "todo": "o", "text": "|"}
 
@@ -30,6 +32,7 @@ class Screen:
     def __init__(self, *, is_json: bool) -> None:
         self.tokens = 0
         self._is_json = is_json
+        self._marks = marks_for(sys.stderr)
         self._is_terminal = sys.stderr.isatty() and not is_json
         self._status: Any = None
         self._began = self._spoke = time.monotonic()
@@ -69,11 +72,15 @@ class Screen:
             self.tokens += progress.tokens
         if self._is_json:
             stream({"type": progress.kind, **{key: value for key, value in asdict(progress).items() if key != "kind"}})
-        elif line := line_of(progress):
+        elif line := line_of(progress, self._marks):
             self._line(line)
 
     def _line(self, text: str) -> None:
         self._spoke = time.monotonic()
+        if self._status is not None:
+            # The spinner owns the last line: what is printed past its console would land in it.
+            self._status.console.print(clean(text, LINES_LIMIT), markup=False, highlight=False, soft_wrap=True)
+            return
         stamp = "" if self._is_terminal else f"{datetime.now().astimezone():%H:%M:%S} "
         say("\n".join(f"{stamp}{line}" for line in text.splitlines()))
 
@@ -83,9 +90,13 @@ class Screen:
         return f"{text} ({seconds // 60}:{seconds % 60:02}{used})"
 
 
-def line_of(progress: Progress) -> str:
+def marks_for(file: TextIO) -> dict[str, str]:
+    """The marks before lines, as far as this file can show them."""
+    return _MARKS if (file.encoding or "").lower().startswith("utf") else _ASCII_MARKS
+
+
+def line_of(progress: Progress, marks: dict[str, str]) -> str:
     """One event in words; empty for what is not worth a line."""
-    marks = _MARKS if (sys.stderr.encoding or "").lower().startswith("utf") else _ASCII_MARKS
     match progress.kind:
         case "tool":
             mark = marks["error"] if progress.is_error else marks["tool"]

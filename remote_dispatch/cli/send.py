@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remote_dispatch.cli.hosts import HostName, HostsFile
-from remote_dispatch.cli.output import Answer, JsonFlag, run_command
+from remote_dispatch.cli.output import Answer, JsonFlag, note, run_command
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, UsageError
 
@@ -128,7 +128,10 @@ async def _run(options: Options, desk: Desk, screen: Screen) -> Answer:
     from remote_dispatch.dispatch import hand_over
 
     timeout_s = duration_s(options.timeout)
-    host = desk.registry[options.host]
+    registry = desk.registry
+    for text in registry.notes:
+        note(text)
+    host = registry[options.host]
     request = _request(options)
     is_round_trip = request.mode == "round-trip"
     program = None if options.is_new and not is_round_trip else desk.program
@@ -201,7 +204,7 @@ def _request(options: Options) -> DispatchRequest:
 
     from remote_dispatch.model import DispatchRequest, Model
 
-    prompt = sys.stdin.read() if options.prompt == "-" else options.prompt
+    prompt = _prompt(options.prompt)
     rules = _rules(options.permission_rules)
     try:
         if options.model is not None:
@@ -229,13 +232,25 @@ def _request(options: Options) -> DispatchRequest:
         raise UsageError(str(error)) from error
 
 
+def _prompt(text: str | None) -> str | None:
+    """The user's own words, byte for byte. Raises UsageError for what is no text."""
+    try:
+        words = sys.stdin.buffer.read().decode() if text == "-" else text
+        is_text = words is None or b"\0" not in words.encode()
+    except UnicodeError:
+        is_text = False
+    if not is_text:
+        raise UsageError("the prompt is not text: it holds a NUL byte, or bytes that are not UTF-8")
+    return words
+
+
 def _rules(path: Path | None) -> Any:
     if path is None:
         return None
     try:
         with path.open("rb") as file:
             return json.loads(file.read(RULES_LIMIT_BYTES))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(f"the permission rules in `{path.name}` cannot be read as JSON") from error
 
 
@@ -248,7 +263,8 @@ async def _with_session(
     if options.is_new or program is None:
         screen(Step("session", f"a new session goes to {options.host}"))
         return request
-    summary = await program.session(options.session) if options.session else await _newest(options, program)
+    is_named = options.session is not None
+    summary = await program.session(options.session or "") if is_named else await _newest(options, program)
     if summary is None:
         screen(Step("session", f"no session in this directory: a new one goes to {options.host}"))
         return request
@@ -313,7 +329,7 @@ def _planned(plan: Plan) -> Answer:
         "agent": plan.choice.agent,
         "model": str(plan.choice.model),
         "variant": plan.choice.variant,
-        "permissions": outgoing.policy,
+        "permissions": outgoing.permit.policy,
         "remote_directory": str(facts.directory),
         "is_directory_there": facts.is_directory_there,
         "opencode_version": facts.opencode_version,

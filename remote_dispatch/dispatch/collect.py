@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,11 @@ UNPACKED_LIMIT_BYTES = 2 * 1024 * 1024 * 1024
 SMALL_LIMIT_BYTES = 16 * 1024 * 1024
 LOG_LIMIT_BYTES = 256 * 1024 * 1024
 DOWNLOAD_TIMEOUT_S = 3600.0
-CHILDREN_LIMIT = 1000
+LISTED_LIMIT = 3000
 
-_LIST = """cd -- "$1" && for file in back-children/*.json.gz back-tool-output/tool_* back-todos.json; do
-  [ -f "$file" ] && echo "$file"
-done
+_LIST = """cd -- "$1" || exit 1
+for file in back-children/*.json.gz back-tool-output/tool_* back-todos.json; do [ -f "$file" ] && echo "$file"; done
+[ -f back-children.txt ] && sed "s/^/expected /" back-children.txt
 true"""
 _TOOL_OUTPUT = re.compile(r"tool_[A-Za-z0-9]{1,80}")
 
@@ -47,6 +47,8 @@ class Back:
     children: dict[str, Transcript] = field(default_factory=dict)
     todos: tuple[Todo, ...] = ()
     tool_outputs: dict[str, Path] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    """Sub-agents' sessions that the host could not export."""
 
 
 async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcome: Outcome) -> Back:
@@ -57,24 +59,16 @@ async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcom
     """
     run = PurePosixPath(path_of(record))
     await connection.download(
-        run / f"{names.BACK}.gz", folder.back, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S
+        run / names.BACK_PACKED, folder.back, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S
     )
     session = await asyncio.to_thread(read_back, folder.back, outcome.back_sha256)
     listing = await connection.run(_LIST, str(run), timeout_s=60.0)
-    present = listing.stdout.decode(errors="replace").splitlines()[: CHILDREN_LIMIT + 200]
-    children: dict[str, Transcript] = {}
-    for child in _ids(present):
-        source = run / names.BACK_CHILDREN / f"{child}.json.gz"
-        target = folder.back_child(child)
-        await connection.download(source, target, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S)
-        children[child] = await asyncio.to_thread(read_back, target, None)
-    todos: tuple[Todo, ...] = ()
-    if names.BACK_TODOS in present:
-        target = folder.scratch("todos.json")
-        await connection.download(run / names.BACK_TODOS, target, limit_bytes=SMALL_LIMIT_BYTES, timeout_s=60.0)
-        todos = read_todos(target.read_bytes(), session["info"]["id"])
+    present = listing.stdout.decode(errors="replace").splitlines()[:LISTED_LIMIT]
+    children = await _fetch_children(connection, run, folder, present)
+    missing = tuple(child for child in _ids(present, "expected ", "") if child not in children)
+    todos = await _fetch_todos(connection, run, folder, present, session["info"]["id"])
     outputs = await _fetch_tool_outputs(connection, run, folder, present)
-    return _as_at_home(record, Back(session, children, todos, outputs))
+    return _as_at_home(record, Back(session, children, todos, outputs, missing))
 
 
 async def fetch_logs(connection: Connection, record: Dispatch, folder: Folder) -> None:
@@ -121,10 +115,32 @@ def read_todos(data: bytes, session_id: str) -> tuple[Todo, ...]:
     )
 
 
-def _ids(present: list[str]) -> list[str]:
-    prefix, suffix = f"{names.BACK_CHILDREN}/", ".json.gz"
+def _ids(present: list[str], prefix: str, suffix: str) -> list[str]:
     ids = [line.removeprefix(prefix).removesuffix(suffix) for line in present if line.startswith(prefix)]
-    return [one for one in ids if SESSION_ID.fullmatch(one)][:CHILDREN_LIMIT]
+    return [one for one in dict.fromkeys(ids) if SESSION_ID.fullmatch(one)]
+
+
+async def _fetch_children(
+    connection: Connection, run: PurePosixPath, folder: Folder, present: list[str]
+) -> dict[str, Transcript]:
+    children: dict[str, Transcript] = {}
+    for child in _ids(present, f"{names.BACK_CHILDREN}/", ".json.gz"):
+        source, target = run / names.BACK_CHILDREN / f"{child}.json.gz", folder.back_child(child)
+        await connection.download(source, target, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S)
+        one = await asyncio.to_thread(read_back, target, None)
+        transcripts.check_back(one, session_id=child, base_ids=())
+        children[child] = one
+    return children
+
+
+async def _fetch_todos(
+    connection: Connection, run: PurePosixPath, folder: Folder, present: list[str], session_id: str
+) -> tuple[Todo, ...]:
+    if names.BACK_TODOS not in present:
+        return ()
+    target = folder.scratch("todos.json")
+    await connection.download(run / names.BACK_TODOS, target, limit_bytes=SMALL_LIMIT_BYTES, timeout_s=60.0)
+    return read_todos(target.read_bytes(), session_id)
 
 
 async def _fetch_tool_outputs(
@@ -148,4 +164,4 @@ def _as_at_home(record: Dispatch, back: Back) -> Back:
         return back
     home = {travelling: own for own, travelling in id_map.items()}
     children = {home.get(child, child): transcripts.rename(one, home) for child, one in back.children.items()}
-    return Back(transcripts.rename(back.session, home), children, back.todos, back.tool_outputs)
+    return replace(back, session=transcripts.rename(back.session, home), children=children)

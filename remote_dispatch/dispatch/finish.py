@@ -13,8 +13,9 @@ from remote_dispatch.errors import DeadlinePassedError, RemoteDispatchError, Tas
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
 
 if TYPE_CHECKING:
+    from remote_dispatch.dispatch.collect import Back
     from remote_dispatch.dispatch.link import Link
-    from remote_dispatch.dispatch.store import Store
+    from remote_dispatch.dispatch.store import Folder, Store
     from remote_dispatch.opencode.program import Program
     from remote_dispatch.runner.status import RunStatus
 
@@ -25,8 +26,16 @@ async def bring_home(record: Dispatch, link: Link, store: Store, program: Progra
     Raises DeadlinePassedError while it still runs, IntegrityError when a copy is not equal to its source: then both
     are kept, and the next call begins anew.
     """
-    if is_home(record):
-        return record
+    async with store.held(record):
+        record = store.load(record.id)
+        if is_home(record):
+            return record
+        if record.collected in (Collected.WHOLE, Collected.COPY):
+            return store.save(await _released(record, link))
+        return await _bring(record, link, store, program, report)
+
+
+async def _bring(record: Dispatch, link: Link, store: Store, program: Program, report: Report) -> Dispatch:
     connection = await link.connection()
     status = await look(connection, record)
     record = store.save(settle(record, status))
@@ -43,9 +52,20 @@ async def bring_home(record: Dispatch, link: Link, store: Store, program: Progra
     back = await fetch(connection, record, folder, outcome)
     await fetch_logs(connection, record, folder)
     report(Step("merge", "merging it into the local session"))
-    homecoming = await merge(record, back, folder, program)
+    homecoming = await _merged(record, back, folder, program)
     record = store.save(_judged(record, homecoming, outcome))
+    folder.clear_scratch()
     return store.save(await _released(record, link))
+
+
+async def _merged(record: Dispatch, back: Back, folder: Folder, program: Program) -> Homecoming:
+    """Merge; whatever fails on this machine, the error says where the result is."""
+    try:
+        return await merge(record, back, folder, program)
+    except RemoteDispatchError as error:
+        kept = f"the result is safe on {record.host}; try again with `remote-dispatch collect {record.name}`"
+        error.hint = f"{error.hint}; {kept}" if error.hint else kept
+        raise
 
 
 def is_home(record: Dispatch) -> bool:
@@ -71,13 +91,18 @@ def settle(record: Dispatch, status: RunStatus) -> Dispatch:
     if status.is_lost:
         detail = "the runner was killed on the host: it left no outcome"
         return record.advance(State.LOST, now, kind="lost", detail=detail, **changes)
-    return record.advance(State.RUNNING, now, **changes)
+    is_under_way = status.started or status.held == "yes"
+    return record.advance(State.RUNNING if is_under_way else record.state, now, **changes)
 
 
 def _ended(record: Dispatch, outcome: Outcome, now: datetime, changes: dict[str, Any]) -> Dispatch:
-    """A run without a back-file has failed; with one, the verdict waits for it."""
-    if outcome.back_sha256 is not None:
+    """A run without a back-file has failed; with one, the verdict waits for it. A cancelled run is that anyway."""
+    if outcome.back_sha256 is not None and outcome.problem != "terminated":
+        if outcome.problem is not None and not record.state.is_end:
+            changes |= {"kind": outcome.problem, "detail": f"the run on {record.host} ended with a fault"}
         return record.advance(State.FINISHED, now, **changes)
+    if record.state.is_end:
+        return record.but(**changes)
     end = State.CANCELLED if outcome.problem == "terminated" else State.FAILED
     detail = PROBLEMS.get(outcome.problem or "", "the runner could not export the session")
     return record.advance(end, now, kind=outcome.problem or "export-failed", detail=detail, **changes)

@@ -6,6 +6,7 @@ The local session is never edited: new messages are appended; where it moved on 
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.store import write_whole
 from remote_dispatch.errors import IntegrityError, UnknownNameError
+from remote_dispatch.model import Origin
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class _Merge:
     folder: Folder
     program: Program
     now_ms: int
+    origin: Origin
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -65,7 +68,8 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
     Doing it again changes nothing. Raises IntegrityError when the result is not what was sent plus new messages, or
     when the read-back differs; the local session then holds at most additional messages, and every file is kept.
     """
-    merging = _Merge(record, back, folder, program, int(time.time() * 1000))
+    origin = record.origin or await _usual_origin(record, program)
+    merging = _Merge(record, back, folder, program, int(time.time() * 1000), origin)
     base = await asyncio.to_thread(_base, folder, back)
     sent = transcripts.message_ids(base)
     transcripts.check_back(back.session, session_id=base["info"]["id"], base_ids=sent)
@@ -81,9 +85,17 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
     else:
         await _append(merging, current, fresh)
         session_id, is_copy = base["info"]["id"], False
+    for child in back.missing:
+        merging.warnings.append(f"a sub-agent's session stays on {record.host}: it could not be exported ({child})")
     await _place_tool_outputs(merging, session_id)
     await _place_todos(merging, session_id)
     return Homecoming(session_id, is_copy, len(fresh), verdict, tuple(merging.warnings))
+
+
+async def _usual_origin(record: Dispatch, program: Program) -> Origin:
+    """A session that began on the host goes on here with what was used here last: the host's model may be unknown."""
+    agent, model = await program.latest_choice()
+    return Origin(agent=agent, model=model, directory=str(record.request.local_directory))
 
 
 def _base(folder: Folder, back: Back) -> Transcript:
@@ -128,14 +140,14 @@ async def _bring_child(merging: _Merge, child: str, one: Transcript, directory: 
         return
     newest = transcripts.newest_ms(current) if current else 0
     shifted = transcripts.shift(_clean_info(one), merging.delta_ms)
-    placed = transcripts.additions(current or shifted, _placed(merging, missing, newest))
+    placed = transcripts.additions(current or shifted, _placed(merging, missing, newest, is_child=True))
     await _import(merging, placed, Path(directory))
     await _prove(merging, placed, current)
 
 
 async def _import_whole(merging: _Merge, base: Transcript, fresh: list[Message]) -> Transcript:
     """The session exists nowhere at home: it was new, or was deleted. It is imported as it should look."""
-    home = merging.record.origin.directory if merging.record.origin else str(merging.record.request.local_directory)
+    home = merging.origin.directory
     shifted = base if base["messages"] else transcripts.shift(_clean_info(base), merging.delta_ms)
     newest = transcripts.newest_ms(shifted) if base["messages"] else 0
     whole = transcripts.additions(shifted, [*merging.closed(base)["messages"], *_placed(merging, fresh, newest)])
@@ -147,21 +159,33 @@ async def _import_whole(merging: _Merge, base: Transcript, fresh: list[Message])
 
 
 async def _import_copy(merging: _Merge, base: Transcript, current: Transcript, fresh: list[Message]) -> str:
-    placed = _placed(merging, fresh, transcripts.newest_ms(base))
-    children = [transcripts.shift(_clean_info(one), merging.delta_ms) for one in merging.back.children.values()]
-    parent, *others = transcripts.as_copy(
-        merging.closed(base), placed, children, host=merging.record.host, now_ms=merging.now_ms
-    )
-    for one in (*others, parent):
+    """The ids are decided once: a merge that is tried again makes no second copy."""
+    plan = merging.folder.copy
+    if not plan.exists():
+        copies = await asyncio.to_thread(_copies, merging, base, fresh)
+        await asyncio.to_thread(lambda: write_whole(plan, json.dumps(copies).encode()))
+    parent, *children = await asyncio.to_thread(lambda: json.loads(plan.read_bytes()))
+    for one in (*children, parent):
         await _import(merging, one, Path(current["info"]["directory"]))
         await _prove(merging, one, None)
     return str(parent["info"]["id"])
 
 
-def _placed(merging: _Merge, messages: list[Message], newest_ms: int) -> list[Message]:
-    """Move the times between the newest local message and now; user messages name the local agent and model."""
+def _copies(merging: _Merge, base: Transcript, fresh: list[Message]) -> list[Transcript]:
+    placed = _placed(merging, fresh, transcripts.newest_ms(base))
+    children = [transcripts.shift(_clean_info(one), merging.delta_ms) for one in merging.back.children.values()]
+    closed = merging.closed(base)
+    return transcripts.as_copy(closed, placed, children, host=merging.record.host, now_ms=merging.now_ms)
+
+
+def _placed(merging: _Merge, messages: list[Message], newest_ms: int, *, is_child: bool = False) -> list[Message]:
+    """Move the times between the newest local message and now; user messages name the local agent and model.
+
+    A sub-agent's session keeps its own agent.
+    """
     fitted = transcripts.fit(messages, delta_ms=merging.delta_ms, after_ms=newest_ms, before_ms=merging.now_ms)
-    return transcripts.restore(fitted, merging.record.origin) if merging.record.origin else fitted
+    origin = merging.origin.model_copy(update={"agent": None}) if is_child else merging.origin
+    return transcripts.restore(fitted, origin)
 
 
 def _clean_info(one: Transcript) -> Transcript:
@@ -178,7 +202,9 @@ async def _import(merging: _Merge, transcript: Transcript, directory: Path) -> N
 
 async def _prove(merging: _Merge, expected: Transcript, before: Transcript | None) -> None:
     """Read back and compare: everything new is there and equal, and nothing that was there is gone or changed."""
-    actual = await merging.program.export(expected["info"]["id"], merging.folder.scratch("read-back.json"))
+    actual = await _local(merging.program, expected["info"]["id"], merging.folder)
+    if actual is None:
+        raise IntegrityError("the session is not on this machine after its import", hint="nothing was removed")
     problems = await asyncio.to_thread(transcripts.read_back_problems, expected, actual)
     if before is not None:
         gone = set(transcripts.message_ids(before)) - set(transcripts.message_ids(actual))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import gzip
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.collect import read_back
+from remote_dispatch.dispatch.tasks import as_itself, together
 from remote_dispatch.errors import UsageError
-from remote_dispatch.model import Origin, Permissions, Travel
+from remote_dispatch.model import Origin, State, Travel
 from remote_dispatch.runner.job import Payload, SessionFile
 from remote_dispatch.text import clean
 
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from remote_dispatch.dispatch.choose import Choice
+    from remote_dispatch.dispatch.permissions import Permit
     from remote_dispatch.dispatch.store import Folder, Store
-    from remote_dispatch.model import DispatchRequest, Host, RemoteFacts, Todo
-    from remote_dispatch.opencode.catalogue import Rule
+    from remote_dispatch.model import DispatchRequest, Todo
     from remote_dispatch.opencode.probe import Probed
-    from remote_dispatch.opencode.program import Program
+    from remote_dispatch.opencode.program import Program, Surroundings
     from remote_dispatch.transcript import Transcript
 
 EXPORTS_AT_ONCE = 2
@@ -54,36 +55,33 @@ class Outgoing:
 
     session: SessionFile
     children: tuple[SessionFile, ...]
-    policy: Permissions
-    permission: dict[str, Any]
+    permit: Permit
     travel: Travel
 
 
 async def read_source(program: Program, session_id: str, folder: Folder) -> Source:
     """Export the session and its children into the folder, and find todos and tool outputs."""
-    session_task = asyncio.create_task(program.export(session_id, folder.session))
-    surroundings_task = asyncio.create_task(program.surroundings(session_id))
-    try:
-        surroundings = await surroundings_task
-        children = await export_children(program, surroundings.children, folder)
-        session = await session_task
-    finally:
-        session_task.cancel()
-        surroundings_task.cancel()
+
+    async def around() -> tuple[Surroundings, dict[str, Transcript]]:
+        found = await program.surroundings(session_id)
+        return found, await _export_children(program, found.children, folder)
+
+    session, (surroundings, children) = await together(program.export(session_id, folder.session), around())
     outputs, warnings = _tool_outputs((session, *children.values()), surroundings.data_directory)
     return Source(session, children, surroundings.todos, outputs, warnings)
 
 
-async def export_children(program: Program, ids: Collection[str], folder: Folder) -> dict[str, Transcript]:
-    """Export these sessions, few at once: each process takes seconds and several hundred megabytes."""
+async def _export_children(program: Program, ids: Collection[str], folder: Folder) -> dict[str, Transcript]:
+    """Few at once: each process takes seconds and several hundred megabytes."""
     gate = asyncio.Semaphore(EXPORTS_AT_ONCE)
 
     async def export(child: str) -> Transcript:
         async with gate:
             return await program.export(child, folder.child(child))
 
-    async with asyncio.TaskGroup() as group:
-        tasks = {child: group.create_task(export(child)) for child in ids}
+    with as_itself():
+        async with asyncio.TaskGroup() as group:
+            tasks = {child: group.create_task(export(child)) for child in ids}
     return {child: task.result() for child, task in tasks.items()}
 
 
@@ -108,32 +106,29 @@ def new_source(request: DispatchRequest, version: str, now_ms: int) -> Source:
 def make_outgoing(
     source: Source,
     request: DispatchRequest,
-    host: Host,
     probed: Probed,
     choice: Choice,
+    permitted: Permit,
     *,
     now_ms: int,
     kept: Collection[str],
+    is_at_work: bool,
 ) -> Outgoing:
-    """Make the copies that travel. `kept` has the ids that are in back-files of earlier dispatches of this session."""
-    policy = request.permissions or Permissions(host.permissions or Permissions.DENY)
-    permission = transcripts.permission_override(
-        choice.rules,
-        policy,
-        request.permission_rules or host.permission_rules,
-        tool_output_pattern(choice.rules, probed.facts),
-    )
-    is_held, replaces = _host_copy(source, probed, kept)
+    """Make the copies that travel. `kept` has the ids that are in back-files of earlier dispatches of this session.
+
+    Where one of those may still be at work there (`is_at_work`), its copy is left alone.
+    """
+    is_held, replaces = (True, False) if is_at_work else _host_copy(source, probed, kept)
     id_map = transcripts.fresh_ids(source.family, now_ms) if is_held and not replaces else {}
     newest = max(transcripts.newest_ms(one) for one in source.family)
     shift_ms = transcripts.outward_shift_ms(newest, now_ms + probed.facts.clock_offset_ms)
 
+    rules = transcripts.rules_from(permitted.override)
+
     def prepare(one: Transcript) -> Transcript:
-        closed = transcripts.close_open_calls(one, host=host.name, mode=request.mode, now_ms=now_ms)
+        closed = transcripts.close_open_calls(one, host=request.host, mode=request.mode, now_ms=now_ms)
         shifted = transcripts.shift(transcripts.without_workspace(transcripts.without_reverted(closed)), shift_ms)
-        return transcripts.rename(
-            transcripts.with_permissions(shifted, transcripts.rules_from(permission), policy), id_map
-        )
+        return transcripts.rename(transcripts.with_permissions(shifted, rules, permitted.policy), id_map)
 
     session = transcripts.retarget(
         prepare(source.session), agent=choice.agent, model=choice.model, variant=choice.variant
@@ -142,8 +137,7 @@ def make_outgoing(
     return Outgoing(
         session=packed(session),
         children=tuple(packed(prepare(one)) for one in source.children.values()),
-        policy=policy,
-        permission=permission,
+        permit=permitted,
         travel=Travel(
             session_id=id_map.get(own_id, own_id),
             agent=choice.agent,
@@ -165,13 +159,6 @@ def packed(transcript: Transcript) -> SessionFile:
     return SessionFile(transcript["info"]["id"], Payload.of(data), messages, parts)
 
 
-def tool_output_pattern(rules: tuple[Rule, ...], facts: RemoteFacts) -> str:
-    """Return the host's own rule for reading cut tool outputs, as OpenCode lists it among the agent's rules."""
-    patterns = (str(rule["pattern"]) for rule in rules if rule["permission"] == "external_directory")
-    usual = str(facts.home / ".local/share/opencode/tool-output/*")
-    return next((pattern for pattern in patterns if pattern.endswith("/tool-output/*")), usual)
-
-
 def kept_ids(store: Store, session_id: str | None) -> frozenset[str]:
     """Return every id in the back-files that this machine keeps of earlier dispatches of the session."""
     ids: set[str] = set()
@@ -180,6 +167,14 @@ def kept_ids(store: Store, session_id: str | None) -> frozenset[str]:
             for path in store.folder(record.id).back_files():
                 ids |= ids_of([read_back(path, None)])
     return frozenset(ids)
+
+
+def is_at_work(store: Store, session_id: str | None, host: str) -> bool:
+    """Whether an earlier dispatch of the session to this host has not ended, as far as is known here."""
+    return session_id is not None and any(
+        record.request.session_id == session_id and record.host == host and record.state.rank < State.FINISHED.rank
+        for record in store.all()
+    )
 
 
 def ids_of(family: Collection[Transcript]) -> set[str]:

@@ -10,20 +10,27 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.choose import Choice, choose
+from remote_dispatch.dispatch.permissions import permit, tool_output_pattern
 from remote_dispatch.dispatch.prepare import (
     Outgoing,
     Source,
+    is_at_work,
     kept_ids,
     make_outgoing,
     new_source,
     origin_of,
     read_source,
-    tool_output_pattern,
 )
 from remote_dispatch.dispatch.report import Step
-from remote_dispatch.dispatch.stages import launch, stage_in
+from remote_dispatch.dispatch.stages import clean_up, launch, stage_in
 from remote_dispatch.dispatch.tasks import together
-from remote_dispatch.errors import HostNotReadyError, UsageError
+from remote_dispatch.errors import (
+    HostNotReadyError,
+    HostUnreachableError,
+    IntegrityError,
+    RemoteDispatchError,
+    UsageError,
+)
 from remote_dispatch.model import Dispatch, Permissions, State
 from remote_dispatch.opencode.probe import Probed, probe
 from remote_dispatch.runner.brief import brief
@@ -33,8 +40,9 @@ if TYPE_CHECKING:
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.report import Report
     from remote_dispatch.dispatch.store import Folder, Store
-    from remote_dispatch.model import DispatchRequest, Host
+    from remote_dispatch.model import DispatchRequest, Host, RemoteFacts
     from remote_dispatch.opencode.program import Program
+    from remote_dispatch.remote.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +89,11 @@ async def make_plan(
         probed = await _probe(request, link, report, fresh=True)
         choice = choose(request, host, origin, probed.catalogue)
     kept = kept_ids(store, request.session_id) if probed.holds_session else frozenset[str]()
+    at_work = is_at_work(store, request.session_id, host.name)
+    permitted = permit(request, host, choice, probed.catalogue, probed.facts, folder.path.name)
+    now_ms = int(time.time() * 1000)
     outgoing = await asyncio.to_thread(
-        make_outgoing, source, request, host, probed, choice, now_ms=int(time.time() * 1000), kept=kept
+        make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept, is_at_work=at_work
     )
     _check_space(host.name, probed, outgoing)
     return Plan(source, probed, choice, outgoing)
@@ -110,12 +121,26 @@ async def carry_out(record: Dispatch, plan: Plan, link: Link, store: Store, repo
         await stage_in(connection, run_directory, _job(record, plan, link.host))
         report(Step("launch", f"{record.host} imports it"))
         status = await launch(connection, record)
-    except HostNotReadyError as error:
+    except (HostNotReadyError, IntegrityError) as error:
         store.save(record.advance(State.FAILED, datetime.now(UTC), kind=error.kind, detail=error.message))
+        error.hint = await _abandon(connection, record, error.hint)
+        raise
+    except HostUnreachableError as error:
+        error.hint = f"nothing is lost here; `remote-dispatch show {record.name}` tells whether it was launched"
         raise
     return store.save(
         record.advance(State.RUNNING, datetime.now(UTC), remote_directory=str(status.directory or facts.directory))
     )
+
+
+async def _abandon(connection: Connection, record: Dispatch, hint: str | None) -> str:
+    """Remove what was copied, since nothing ran; otherwise say where it is."""
+    try:
+        is_removed = await clean_up(connection, record)
+    except RemoteDispatchError:
+        is_removed = False
+    left = "" if is_removed else f"; the copied files are still there, in {record.run_directory}"
+    return f"{hint or 'the local session is as it was'}{left}"
 
 
 def check_host(host: Host) -> None:
@@ -174,16 +199,21 @@ def _job(record: Dispatch, plan: Plan, host: Host) -> Job:
         agent=travel.agent,
         model=plan.choice.model,
         variant=travel.variant,
-        is_auto=outgoing.policy is Permissions.AUTO,
+        is_auto=outgoing.permit.policy is Permissions.AUTO,
         is_replacing=travel.replaces,
-        permission=outgoing.permission,
-        environment=dict(host.env or {}),
+        permission=outgoing.permit.override,
+        environment={**_path(facts), **outgoing.permit.environment, **(host.env or {})},
         session=outgoing.session,
         children=outgoing.children,
         tool_output={name: Payload.of(path.read_bytes()) for name, path in plan.source.tool_outputs.items()},
         record=record.model_dump(mode="json"),
         brief=_brief(record, plan),
     )
+
+
+def _path(facts: RemoteFacts) -> dict[str, str]:
+    """A command over SSH gets a bare PATH; the model's tools shall find what the user's own shell finds."""
+    return {"PATH": facts.path} if facts.path else {}
 
 
 def _brief(record: Dispatch, plan: Plan) -> str:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from remote_dispatch.errors import HostNotReadyError, IntegrityError, TaskFailedError
 from remote_dispatch.runner.job import files_for
 from remote_dispatch.runner.scripts import script
-from remote_dispatch.runner.status import LaunchState, parse_launch, parse_status
+from remote_dispatch.runner.status import LaunchState, parse_clean, parse_launch, parse_status
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import PurePosixPath
 
     from remote_dispatch.model import Dispatch
     from remote_dispatch.remote.connection import Connection
     from remote_dispatch.runner.job import Job
     from remote_dispatch.runner.status import RunStatus
+
+T = TypeVar("T")
 
 STATUS_TIMEOUT_S = 10.0
 EVENTS_TIMEOUT_S = 300.0
@@ -49,7 +52,7 @@ async def launch(connection: Connection, record: Dispatch) -> RunStatus:
     completed = await connection.run(
         script("launch"), path_of(record), str(LAUNCH_WAIT_S), timeout_s=LAUNCH_WAIT_S + 60.0
     )
-    state = parse_launch(completed.stdout)
+    state = _read(record, lambda: parse_launch(completed.stdout))
     if state is LaunchState.DAMAGED:
         raise IntegrityError(
             f"{record.host}: a file arrived damaged",
@@ -78,7 +81,7 @@ def refusal(record: Dispatch, status: RunStatus) -> HostNotReadyError:
 async def look(connection: Connection, record: Dispatch) -> RunStatus:
     """Ask what the run directory shows."""
     completed = await connection.run(script("status"), path_of(record), timeout_s=STATUS_TIMEOUT_S)
-    return _read_status(record, completed.stdout)
+    return _read(record, lambda: parse_status(completed.stdout, record.id))
 
 
 async def events_of(connection: Connection, record: Dispatch) -> bytes:
@@ -92,20 +95,20 @@ async def events_of(connection: Connection, record: Dispatch) -> bytes:
 async def stop(connection: Connection, record: Dispatch) -> RunStatus:
     """End the runner with all its processes and return what the run directory shows then: it still exports."""
     completed = await connection.run(
-        script("cancel"), path_of(record), str(CANCEL_WAIT_S), record.id, timeout_s=CANCEL_WAIT_S + 60.0
+        script("cancel"), path_of(record), str(CANCEL_WAIT_S), timeout_s=CANCEL_WAIT_S + 60.0
     )
-    return _read_status(record, completed.stdout)
+    return _read(record, lambda: parse_status(completed.stdout, record.id))
 
 
 async def clean_up(connection: Connection, record: Dispatch) -> bool:
     """Remove the run directory; False when the host keeps it, because something lives there."""
     completed = await connection.run(script("clean"), path_of(record), record.id, timeout_s=60.0)
-    return completed.stdout.strip() == b"removed"
+    return _read(record, lambda: parse_clean(completed.stdout)) is None
 
 
-def _read_status(record: Dispatch, printed: bytes) -> RunStatus:
+def _read(record: Dispatch, parse: Callable[[], T]) -> T:
     try:
-        return parse_status(printed, record.id)
+        return parse()
     except ValueError as error:
         raise IntegrityError(
             f"{record.host}: what its run directory shows makes no sense", hint="was something changed there by hand?"

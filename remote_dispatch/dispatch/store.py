@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import fcntl
 import os
 import re
 import shutil
 import tempfile
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pydantic import ValidationError
 
 from remote_dispatch.dispatch.names import new_id, new_name
-from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
+from remote_dispatch.errors import ConfigurationError, DeadlinePassedError, UnknownNameError, UsageError
 from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Dispatch, DispatchRequest, Moment, State
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from datetime import datetime
 
 _RECORD = "record.json"
+HELD_POLL_S = 0.2
+HELD_LIMIT_S = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +61,19 @@ class Folder:
         """Every back-file that is here."""
         return [path for path in (self.back, *sorted((self.path / "back-children").glob("*.json.gz"))) if path.exists()]
 
+    @property
+    def copy(self) -> Path:
+        """The copies that a merge decided on, so that a second attempt imports the same ones."""
+        return self.path / "copy.json"
+
     def scratch(self, name: str) -> Path:
         """A file that serves one step only."""
         return self.path / f"scratch-{name}"
+
+    def clear_scratch(self) -> None:
+        """Remove the files that served one step."""
+        for path in self.path.glob("scratch-*"):
+            path.unlink()
 
 
 class Store:
@@ -75,7 +90,7 @@ class Store:
         """Make the directory of a dispatch to come; its name is the id."""
         folder = self.folder(new_id(now))
         for name in ("children", "back-children"):
-            (folder.path / name).mkdir(mode=0o700, parents=True)
+            make_private(folder.path / name)
         for directory in (self.root, folder.path):
             directory.chmod(0o700)
         return folder
@@ -114,6 +129,22 @@ class Store:
             hint="see all with `remote-dispatch list`",
         )
 
+    @asynccontextmanager
+    async def held(self, record: Dispatch) -> AsyncIterator[None]:
+        """Be the only process that merges into this local session; wait for another one to end first."""
+        locks = self.root.parent / "locks"
+        locks.mkdir(mode=0o700, exist_ok=True)
+        with (locks / (record.session_id or record.id)).open("wb") as lock:
+            try:
+                async with asyncio.timeout(HELD_LIMIT_S):
+                    while not _is_taken(lock):  # noqa: ASYNC110 - another process sets no event
+                        await asyncio.sleep(HELD_POLL_S)
+            except TimeoutError as error:
+                raise DeadlinePassedError(
+                    "another command still merges into this session", hint="try again later"
+                ) from error
+            yield
+
     def all(self) -> list[Dispatch]:
         """Read every dispatch, oldest first."""
         if not self.root.is_dir():
@@ -131,6 +162,14 @@ class Store:
             ) from error
 
 
+def _is_taken(lock: BinaryIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
 def default_store(environment: Mapping[str, str]) -> Store:
     """The store of this user: REMOTE_DISPATCH_STATE, or the platform's state directory."""
     if asked := environment.get("REMOTE_DISPATCH_STATE"):
@@ -138,6 +177,12 @@ def default_store(environment: Mapping[str, str]) -> Store:
     import platformdirs  # noqa: PLC0415 - 40 ms that commands without a store do not pay
 
     return Store(platformdirs.user_state_path("remote-dispatch") / "dispatches")
+
+
+def make_private(path: Path) -> None:
+    """Make a directory and what is missing above it, 0700 each: `parents=True` would give those the umask's mode."""
+    for place in (*reversed(path.parents), path):
+        place.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

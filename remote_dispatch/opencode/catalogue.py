@@ -12,6 +12,7 @@ from remote_dispatch.model import Model
 Rule = dict[str, Any]
 """One permission rule as OpenCode lists it: `{"permission": "bash", "pattern": "*", "action": "ask"}`."""
 
+_PROBE_SCRATCH = re.compile(r"/remote-dispatch/probe\.\d+/opencode/")
 _AGENT = re.compile(r"^(?P<name>\S.*) \((?P<mode>primary|subagent|all)\)\s*$", re.MULTILINE)
 HOSTED_PROVIDER = "opencode"
 """OpenCode's own hosted models. Without any other provider it falls back to a free one: a third party."""
@@ -71,8 +72,8 @@ def parse_agents(text: str) -> dict[str, Agent]:
 
 
 def parse_defaults(text: str) -> dict[str, str]:
-    """Read the lines `"model": "..."` and `"default_agent": "..."` of `opencode debug config`."""
-    pairs = re.findall(r'^\s*"(model|default_agent)":\s*("(?:[^"\\]|\\.)*")', text, re.MULTILINE)
+    """Read `model` and `default_agent` of `opencode debug config`; an agent's own model stands deeper in it."""
+    pairs = re.findall(r'^ {2}"(model|default_agent)":\s*("(?:[^"\\]|\\.)*")', text, re.MULTILINE)
     return {key: json.loads(value) for key, value in pairs}
 
 
@@ -83,6 +84,10 @@ def _rules(text: str) -> tuple[Rule, ...]:
         return ()
     if not isinstance(rules, list):
         return ()
-    return tuple(
-        rule for rule in rules if isinstance(rule, dict) and {"permission", "pattern", "action"} <= rule.keys()
-    )
+    return tuple(rule for rule in rules if isinstance(rule, dict) and _is_rule(rule))
+
+
+def _is_rule(rule: Rule) -> bool:
+    """The temporary directory of the probe itself stands among the rules, too: it is gone by then."""
+    is_whole = all(isinstance(rule.get(key), str) for key in ("permission", "pattern", "action"))
+    return is_whole and not _PROBE_SCRATCH.search(rule["pattern"])

@@ -51,7 +51,12 @@ async def probe(
     output, heard_at = await _listen(connection, parameters)
     values, blobs = read_answer(output)
     _check(host.name, values, blobs)
-    return Probed(_facts(values, blobs, heard_at), _catalogue(values, blobs), _held(host.name, values, blobs))
+    try:
+        return Probed(_facts(values, blobs, heard_at), _catalogue(values, blobs), _held(host.name, values, blobs))
+    except (KeyError, TypeError, ValueError) as error:
+        raise HostNotReadyError(
+            host.name, "the answer to the probe makes no sense", hint="does a program there stand in for `opencode`?"
+        ) from error
 
 
 def read_answer(data: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -104,10 +109,10 @@ def _check(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> None:
         raise HostNotReadyError(host, "the probe did not end well", hint="is the home directory there writable?")
     if "is_directory_a_file" in values:
         raise HostNotReadyError(host, f"`{clean(values['directory'], 200)}` is not a directory there")
-    for listing in ("models", "agents"):
+    for listing, command in (("models", "models"), ("agents", "agent list")):
         if blobs.get(f"{listing}.status", b"0").strip() != b"0":
             raise HostNotReadyError(
-                host, f"OpenCode there could not list its {listing}", hint=f"run `opencode {listing}` on the host"
+                host, f"OpenCode there could not list its {listing}", hint=f"run `opencode {command}` on the host"
             )
 
 
@@ -119,6 +124,7 @@ def _facts(values: dict[str, str], blobs: dict[str, bytes], heard_at: float) -> 
         machine=clean(values.get("machine", ""), 40),
         home=home,
         shell=values.get("shell", ""),
+        path=_path(blobs),
         state_directory=PurePosixPath(values["state_directory"]),
         opencode=PurePosixPath(values["opencode"]),
         opencode_version=clean(blobs.get("version", b"").decode(errors="replace").strip(), 40) or None,
@@ -128,6 +134,11 @@ def _facts(values: dict[str, str], blobs: dict[str, bytes], heard_at: float) -> 
         directory=PurePosixPath(values["directory"]),
         is_directory_there="is_directory_there" in values,
     )
+
+
+def _path(blobs: dict[str, bytes]) -> str | None:
+    text = blobs.get("path", b"").decode(errors="surrogateescape").strip("\n")
+    return text if text.startswith("/") and text.isprintable() else None
 
 
 def _catalogue(values: dict[str, str], blobs: dict[str, bytes]) -> Catalogue:

@@ -6,8 +6,30 @@ umask 077
 exec 2>/dev/null
 say() { printf '%s %s\n' "$1" "$2"; }
 blob() { [ -f "$2" ] && printf 'blob %s %s\n' "$1" "$(wc -c <"$2" | tr -d ' ')" && cat "$2" && printf '\n'; }
-limited() { # SECONDS COMMAND...: ends it where `timeout` is there; the caller has a deadline of its own
-  if command -v timeout >/dev/null 2>&1; then timeout "$@"; else shift && "$@"; fi
+limited() { # SECONDS COMMAND...: its exit status; what takes longer is ended
+  seconds=$1
+  shift
+  if command -v timeout >/dev/null; then
+    timeout -k 5 "$seconds" "$@"
+    return
+  fi
+  "$@" &
+  limited_pid=$!
+  guard "$limited_pid" "$seconds" >/dev/null &
+  guard_pid=$!
+  wait "$limited_pid"
+  set -- "$?"
+  kill "$guard_pid"
+  return "$1"
+}
+guard() { # PID SECONDS: ends it, kindly at first; second by second, so that no long sleep outlives a short command
+  left=$2
+  while kill -0 "$1"; do
+    [ "$left" -gt 0 ] || kill "$1"
+    [ "$left" -gt -5 ] || kill -s KILL "$1"
+    sleep 1
+    left=$((left - 1))
+  done
 }
 expand() { # a leading ~ or ~/ means the home directory; ~name is left alone
   # shellcheck disable=SC2088 # the tilde itself is meant
@@ -35,9 +57,11 @@ find_opencode() {
     "$HOME/.nix-profile/bin" /run/current-system/sw/bin; do
     [ -x "$place/opencode" ] && printf '%s' "$place/opencode" && return
   done
-  # Last, what a login shell would find; its start-up files may print, ask or hang.
-  found=$(limited 10 "${SHELL:-/bin/sh}" -lc 'command -v opencode' </dev/null 2>/dev/null | tail -n 1)
-  case $found in /*) [ -x "$found" ] && printf '%s' "$found" ;; esac
+  # Last, what a login shell would find.
+  PATH=$(login_path):$PATH sh -c 'command -v opencode'
+}
+login_path() { # `env` says it the same way in every shell; start-up files may print, ask or hang
+  limited 10 "${SHELL:-/bin/sh}" -l -c env </dev/null | sed -n 's/^PATH=//p' | tail -n 1
 }
 now() { # milliseconds where date knows them
   moment=$(date +%s%3N 2>/dev/null)
@@ -65,7 +89,7 @@ identity() { # what a cached catalogue depends on: binary, configuration, creden
   } 2>/dev/null | cksum | tr ' ' -
 }
 is_recent() { # a catalogue older than a day is asked for anew: models come and go
-  [ -f "$1/complete" ] && [ $(($(date +%s) - $(cat "$1/complete"))) -lt 86400 ]
+  [ -f "$1" ] && read -r word moment <"$1" && [ "$word" = listed ] && [ $(($(date +%s) - moment)) -lt 86400 ]
 }
 list() { # NAME COMMAND...: keeps the output and the exit status
   name=$1
@@ -75,8 +99,11 @@ list() { # NAME COMMAND...: keeps the output and the exit status
   printf '%s\n' "$?" >"$new/$name.status"
 }
 catalogue() { # two at a time: each takes seconds and several hundred megabytes
-  new=$cache.$$
-  mkdir -p "$new" && cd "$work" && PWD=$work && export PWD || return
+  new=$scratch/catalogue
+  mkdir "$new" && cd "$work" && PWD=$work && export PWD || return
+  there=$(login_path)
+  # What sshd was told to give is kept, behind what the user's own shell finds.
+  [ -z "$there" ] || printf '%s:%s\n' "$there" "$PATH" >"$new/path"
   list version "$opencode" --version &
   list models "$opencode" models &
   wait
@@ -86,14 +113,12 @@ catalogue() { # two at a time: each takes seconds and several hundred megabytes
   # The rest of the configuration may hold secrets: it is neither kept nor sent.
   grep -E '^  "(model|default_agent)": ' "$new/settings" >"$new/defaults"
   rm -f "$new/settings"
-  if [ "$(cat "$new"/*.status | sort -u)" = 0 ]; then
-    date +%s >"$new/complete"
-    rm -rf "$cache" && mv "$new" "$cache" && new=$cache
-  fi
-  show_catalogue "$new"
-  [ "$new" = "$cache" ] || rm -rf "$new"
+  { say listed "$(date +%s)" && show_catalogue "$new"; } >"$new/shown"
+  cat "$new/shown"
+  # Renamed into place, because another probe may be reading the old one.
+  if [ "$(cat "$new"/*.status | sort -u)" = 0 ]; then mv "$new/shown" "$cache"; fi
 }
-show_catalogue() { for name in version models models.status agents agents.status defaults; do blob "$name" "$1/$name"; done; }
+show_catalogue() { for name in version path models models.status agents agents.status defaults; do blob "$name" "$1/$name"; done; }
 held() { # every message and part of the session and its children, when OpenCode has a database here at all
   ls "${XDG_DATA_HOME:-$HOME/.local/share}"/opencode/*.db >/dev/null 2>&1 || [ -n "${OPENCODE_DB:-}" ] || return
   # The id was checked against its grammar before it came here.
@@ -135,7 +160,7 @@ main() {
   if [ -n "$session" ]; then held "$session" "$scratch/held" >"$scratch/held.said" & fi
   if [ "$fresh" != fresh ] && is_recent "$cache"; then
     say cached yes
-    show_catalogue "$cache"
+    cat "$cache"
   else
     catalogue
   fi

@@ -31,13 +31,18 @@ COMMAND_TIMEOUT_S = 300.0
 
 # Stdin is /dev/null for every call: an open one is read for ever. PWD must be the current directory.
 _IN_DIRECTORY = 'cd -- "$2" && PWD=$(pwd -P) && export PWD && '
-_EXPORT = '"$1" --pure export "$2" >"$3" </dev/null'
+_EXPORT = 'umask 077 && "$1" --pure export "$2" >"$3" </dev/null'
 _IMPORT = _IN_DIRECTORY + '"$1" --pure import "$3" </dev/null'
 _QUERY = '"$1" --pure db --format json "$2" </dev/null'
 _TODO_COLUMNS = "session_id, content, status, priority, position, time_created, time_updated"
 _SUMMARY = (
     "select s.id, s.title, s.directory, s.time_updated as updated, "
     "(select count(*) from message m where m.session_id = s.id) as messages from session s "
+)
+_LATEST_PROMPT = (
+    "select json_extract(m.data, '$.agent') as agent, json_extract(m.data, '$.model.providerID') as provider, "
+    "json_extract(m.data, '$.model.modelID') as model from message m join session s on s.id = m.session_id "
+    "where s.parent_id is null and json_extract(m.data, '$.role') = 'user' order by m.time_created desc limit 1"
 )
 
 
@@ -73,9 +78,8 @@ class Program:
         """Export a session into a file and return it parsed. Raises UnknownNameError, IntegrityError."""
         completed = await self._call(_EXPORT, checked_id(session_id), str(target))
         if completed.exit_status != 0 and b"Session not found" in completed.stderr:
-            raise UnknownNameError(
-                f"no session `{session_id}` on this machine", hint="list them with `opencode session list`"
-            )
+            # Said of every failure, also of one to read a session that is there (OpenCode 1.18): ask the database.
+            await self.session(session_id)
         self._expect_success("opencode export", completed)
         return await asyncio.to_thread(lambda: transcripts.parse(target.read_bytes()))
 
@@ -100,6 +104,13 @@ class Program:
                 f"no session `{session_id}` on this machine", hint="list them with `opencode session list`"
             )
         return _summary(rows[0])
+
+    async def latest_choice(self) -> tuple[str | None, str | None]:
+        """Return agent and model (`provider/id`) of the newest prompt on this machine; None where there is none."""
+        rows = await self.query(_LATEST_PROMPT)
+        if not rows or not (rows[0]["provider"] and rows[0]["model"]):
+            return None, None
+        return rows[0]["agent"], f"{rows[0]['provider']}/{rows[0]['model']}"
 
     async def surroundings(self, session_id: str) -> Surroundings:
         """Ask, in one query, for what an export leaves out: children, todos, and where the data lies."""

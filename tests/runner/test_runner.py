@@ -436,6 +436,7 @@ def test_a_runner_that_does_not_end_is_killed_with_its_tree(one_host: Host) -> N
 def test_what_a_dead_runner_left_behind_is_ended(host: Host) -> None:
     host.stage("!bash sleep 300")
     host.launch()
+    wait_until(lambda: host.status().events_bytes > 0)
     os.kill(host.runner_pid(), signal.SIGKILL)
     host.cancel(1)
     wait_until(lambda: b"removed" in host.run("clean", str(host.run_directory), host.run_directory.name))
