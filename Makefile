@@ -1,6 +1,6 @@
 # make demo    a real round trip on this machine
 # make test    lint, types and the whole suite (what lands must pass it)
-# make quick   the inner loop: no real OpenCode, under a minute
+# make quick   the inner loop: no real OpenCode and no whole dispatches, under a minute
 # make slow    tests that take minutes
 # make lint    format, lint, types, import directions, shell
 # make bench   benchmarks, by hand
@@ -47,7 +47,7 @@ test: setup lint
 	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) --dist worksteal -m "not slow"
 
 quick: .venv/.installed
-	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m "not real and not slow"
+	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m "not real and not slow and not whole"
 
 slow: setup
 	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m slow

@@ -134,7 +134,7 @@ class Host(BaseModel):
 class DispatchRequest(BaseModel):
     """What the user asked for. None leaves the choice to the host's entry, the session, or the host, in this order."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     host: str
     session_id: Annotated[str, StringConstraints(pattern=rf"^{SESSION_ID.pattern}$")] | None = None

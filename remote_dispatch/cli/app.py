@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -10,8 +11,12 @@ from remote_dispatch import __version__
 from remote_dispatch.cli import dispatches
 from remote_dispatch.cli.demo import demo
 from remote_dispatch.cli.hosts import hosts_app
+from remote_dispatch.cli.output import JSON_OPTION, Answer, run_command
 from remote_dispatch.cli.send import send
+from remote_dispatch.errors import UsageError
+from remote_dispatch.text import mask_addresses
 
+NAME = "remote-dispatch"
 EXIT_CODES = (
     "Exit codes: 0 done and verified · 1 the task failed, was lost or cancelled · 2 usage · 3 done with warnings · "
     "4 login or host key · 5 host unreachable · 6 deadline passed, still running · 7 an answer is needed · "
@@ -21,7 +26,7 @@ EXIT_CODES = (
 )
 
 app = typer.Typer(
-    name="remote-dispatch",
+    name=NAME,
     help="Hand an OpenCode conversation to another machine over SSH, and bring it home.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
@@ -58,5 +63,25 @@ app.command("demo")(demo)
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line. With `--json` a call that cannot be understood still ends with an envelope."""
+    if JSON_OPTION not in sys.argv:
+        app(prog_name=NAME)
+    try:
+        sys.exit(app(prog_name=NAME, standalone_mode=False))
+    except typer.TyperException as error:
+        _refuse(error)
+
+
+def _refuse(error: typer.TyperException) -> NoReturn:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context else NAME
+    text = mask_addresses(error.format_message()).rstrip(".")
+
+    def work() -> Answer:
+        raise UsageError(text[:1].lower() + text[1:], hint=f"see `{path} --help`")
+
+    try:
+        run_command(path.partition(" ")[2] or NAME, work, is_json=True)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    raise AssertionError("run_command always leaves by Exit")

@@ -13,10 +13,7 @@ import typer
 from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_command, stream
 from remote_dispatch.cli.words import age, duration_s
-from remote_dispatch.errors import (
-    RemoteDispatchError,
-    TaskFailedError,
-)
+from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -280,15 +277,21 @@ async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
 async def _answered(record: Dispatch, desk: Desk, go: Callable[[Link], Awaitable[Dispatch]]) -> Answer:
     """Do something with the link of a dispatch; an error still has the record as it is then."""
     from remote_dispatch.cli.desk import data_of
-    from remote_dispatch.dispatch import is_home
+    from remote_dispatch.dispatch import is_home, reach
 
     if is_home(record):
         return answer_of(record)
     try:
         async with desk.link_of(record) as link:
+            await reach(record, link, desk.store)
             return answer_of(await go(link))
     except RemoteDispatchError as error:
-        return Answer(data=data_of(desk.store.load(record.id)), error=error)
+        stored = desk.store.load(record.id)
+        if isinstance(error, HostUnreachableError):
+            error.hint = (
+                f"`{record.name}` was {stored.state} when last heard of, and goes on without us; try again later"
+            )
+        return Answer(data=data_of(stored), error=error)
 
 
 async def _until_it_ends(record: Dispatch, link: Link, desk: Desk, screen: Screen, timeout_s: float | None) -> Dispatch:

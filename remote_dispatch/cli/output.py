@@ -36,7 +36,8 @@ _GAP = "  "
 
 logger = logging.getLogger(__name__)
 
-JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON, on the last line.")]
+JSON_OPTION = "--json"
+JsonFlag = Annotated[bool, typer.Option(JSON_OPTION, help="Print the result as JSON, on the last line.")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remote_dispatch.cli.hosts import HostName, HostsFile
+from remote_dispatch.cli.hosts import HostsFile, complete_host
 from remote_dispatch.cli.output import Answer, JsonFlag, note, run_command
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from remote_dispatch.cli.desk import Desk
     from remote_dispatch.cli.screen import Screen
     from remote_dispatch.dispatch import Link, Plan
@@ -27,6 +29,11 @@ if TYPE_CHECKING:
 
 OLD_S = 3600
 RULES_LIMIT_BYTES = 1024 * 1024
+_REASONS = {
+    "string_pattern_mismatch": "it holds control characters",
+    "string_too_short": "it is empty",
+    "string_too_long": "it is too long",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +61,15 @@ class Options:
     is_json: bool
 
 
+def _choices(*values: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
 def send(
-    host: HostName,
+    host: Annotated[str, typer.Argument(metavar="HOST", help="The name of a host.", autocompletion=complete_host)],
     prompt: Annotated[
-        str | None, typer.Argument(help="What to do there; `-` reads it from stdin. Without: continue.")
+        str | None,
+        typer.Argument(metavar="PROMPT", help="What to do there; `-` reads it from stdin. Without: continue."),
     ] = None,
     *,
     session: Annotated[str | None, typer.Option(metavar="ID", help="The session to send.")] = None,
@@ -66,14 +78,24 @@ def send(
     ] = False,
     is_new: Annotated[bool, typer.Option("--new", help="Begin a fresh session on the host.")] = False,
     mode: Annotated[
-        str, typer.Option(help="`one-way` leaves the session there, `round-trip` brings it home.")
+        str,
+        typer.Option(
+            metavar="one-way|round-trip",
+            help="Leave the session there, or bring it home.",
+            autocompletion=_choices("one-way", "round-trip"),
+        ),
     ] = "one-way",
     directory: Annotated[str | None, typer.Option(help="The working directory there; quote a leading `~`.")] = None,
     agent: Annotated[str | None, typer.Option(help="The agent to run there.")] = None,
     model: Annotated[str | None, typer.Option(help="The model to run there: `provider/id`.")] = None,
     variant: Annotated[str | None, typer.Option(help="The variant of the model.")] = None,
     permissions: Annotated[
-        str | None, typer.Option(help="`deny` refuses what would be asked for, `auto` grants it.")
+        str | None,
+        typer.Option(
+            metavar="deny|auto",
+            help="Refuse, or grant, what OpenCode would ask for.",
+            autocompletion=_choices("deny", "auto"),
+        ),
     ] = None,
     permission_rules: Annotated[
         Path | None, typer.Option(metavar="FILE", help="More permission rules, as JSON, in OpenCode's own form.")
@@ -97,9 +119,7 @@ def send(
 ) -> None:
     """Hand an OpenCode session to a host; in a round trip wait for it and bring it home.
 
-    Examples:  remote-dispatch send gpu-box "finish the training script"
-
-               remote-dispatch send pi "why does it leak?" --mode round-trip
+    For example: `remote-dispatch send pi "why does it leak?" --mode round-trip`
     """
     options = Options(
         host, prompt, session, is_last, is_new, mode, directory, agent, model, variant, permissions, permission_rules,
@@ -227,7 +247,8 @@ def _request(options: Options) -> DispatchRequest:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"`--{field}`: {first['msg'].lower()}", hint="see `remote-dispatch send --help`") from error
+        reason = _REASONS.get(first["type"], first["msg"].lower())
+        raise UsageError(f"`--{field}`: {reason}", hint="see `remote-dispatch send --help`") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
 

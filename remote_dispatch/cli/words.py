@@ -23,7 +23,7 @@ def duration_s(text: str | None) -> float | None:
     """Read `90`, `90s`, `30m`, `2h` or `1d`, in seconds. Raises UsageError."""
     if text is None:
         return None
-    match = re.fullmatch(r"(\d{1,9}(?:\.\d{1,3})?)([smhd]?)", text.strip())
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd]?)", text.strip())
     if match is None or float(match[1]) == 0:
         raise UsageError(f"`{text}` is not a time", hint="write `90s`, `30m`, `2h` or `1d`")
     return float(match[1]) * _UNITS[match[2]]

@@ -3,7 +3,7 @@
 from remote_dispatch.dispatch.finish import bring_home, is_home
 from remote_dispatch.dispatch.follow import follow
 from remote_dispatch.dispatch.link import Link
-from remote_dispatch.dispatch.manage import cancel, refresh
+from remote_dispatch.dispatch.manage import cancel, reach, refresh
 from remote_dispatch.dispatch.report import Report, Step, silent
 from remote_dispatch.dispatch.send import Plan, hand_over, make_plan
 from remote_dispatch.dispatch.store import Store, default_store
@@ -21,6 +21,7 @@ __all__ = [
     "hand_over",
     "is_home",
     "make_plan",
+    "reach",
     "refresh",
     "silent",
 ]

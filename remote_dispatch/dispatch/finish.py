@@ -88,7 +88,7 @@ def settle(record: Dispatch, status: RunStatus) -> Dispatch:
         changes["remote_directory"] = str(status.directory)
     if status.outcome is not None:
         return _ended(record, status.outcome, now, changes)
-    if status.is_lost:
+    if status.is_lost and not record.state.is_end:
         detail = "the runner was killed on the host: it left no outcome"
         return record.advance(State.LOST, now, kind="lost", detail=detail, **changes)
     is_under_way = status.started or status.held == "yes"

@@ -8,18 +8,35 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.finish import is_home, settle
 from remote_dispatch.dispatch.stages import look, stop
-from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, LoginError, TaskFailedError
+from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, TaskFailedError
 from remote_dispatch.model import State
 
 if TYPE_CHECKING:
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.store import Store
     from remote_dispatch.model import Dispatch
+    from remote_dispatch.remote.connection import Connection
 
-REFRESH_TIMEOUT_S = 10.0
+REACH_TIMEOUT_S = 10.0
 
 
-async def refresh(record: Dispatch, link: Link, store: Store, *, timeout_s: float = REFRESH_TIMEOUT_S) -> Dispatch:
+async def reach(record: Dispatch, link: Link, store: Store, *, timeout_s: float = REACH_TIMEOUT_S) -> Connection:
+    """Open the link to a dispatch's host, ten seconds at most. Raises HostUnreachableError, and remarks it."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await link.connection()
+    except (TimeoutError, HostUnreachableError) as error:
+        since = record.unreachable_since or datetime.now(UTC)
+        store.save(record.but(unreachable_since=since))
+        await link.drop()
+        if isinstance(error, HostUnreachableError):
+            raise
+        raise HostUnreachableError(
+            record.host, f"no answer within {timeout_s:.0f} s", hint="what runs there goes on; try again later"
+        ) from error
+
+
+async def refresh(record: Dispatch, link: Link, store: Store) -> Dispatch:
     """Ask the host how a dispatch stands, ten seconds at most.
 
     A host that does not answer is a remark (`unreachable_since`), never a failure.
@@ -27,13 +44,12 @@ async def refresh(record: Dispatch, link: Link, store: Store, *, timeout_s: floa
     if is_home(record) or record.run_directory is None:
         return record
     try:
-        async with asyncio.timeout(timeout_s):
-            status = await look(await link.connection(), record)
-    except (TimeoutError, HostUnreachableError, LoginError, DeadlinePassedError):
-        await link.drop()
-        since = record.unreachable_since or datetime.now(UTC)
-        return store.save(record.but(unreachable_since=since))
-    return store.save(settle(record, status))
+        connection = await reach(record, link, store)
+        return store.save(settle(record, await look(connection, record)))
+    except (HostUnreachableError, DeadlinePassedError):
+        stored = store.load(record.id)
+        since = stored.unreachable_since or datetime.now(UTC)
+        return store.save(stored.but(unreachable_since=since))
 
 
 async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import tempfile
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -20,7 +20,7 @@ from remote_dispatch.errors import ConfigurationError, DeadlinePassedError, Unkn
 from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Dispatch, DispatchRequest, Moment, State
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
     from datetime import datetime
 
 _RECORD = "record.json"
@@ -102,16 +102,12 @@ class Store:
 
     def create(self, folder: Folder, request: DispatchRequest, now: datetime) -> Dispatch:
         """Record a dispatch under the asked name, or a new one. Raises UsageError when the name is taken or odd."""
-        taken = {record.name for record in self.all()}
         if request.name is not None and not DISPATCH_NAME.fullmatch(request.name):
             raise UsageError(f"`{request.name}` is not a name: 2 to 31 of a-z, 0-9 and `-`, a letter first")
-        if request.name in taken:
-            raise UsageError(
-                f"the name `{request.name}` is taken", hint=f"see it with `remote-dispatch show {request.name}`"
-            )
-        name = request.name or new_name(taken)
-        record = Dispatch(id=folder.path.name, name=name, request=request, history=(Moment(state=State.NEW, at=now),))
-        return self.save(record)
+        with _alone_in(self.root):
+            name = self._free_name(request.name)
+            history = (Moment(state=State.NEW, at=now),)
+            return self.save(Dispatch(id=folder.path.name, name=name, request=request, history=history))
 
     def save(self, record: Dispatch) -> Dispatch:
         """Write the record, durably, and return it."""
@@ -133,8 +129,9 @@ class Store:
     async def held(self, record: Dispatch) -> AsyncIterator[None]:
         """Be the only process that merges into this local session; wait for another one to end first."""
         locks = self.root.parent / "locks"
-        locks.mkdir(mode=0o700, exist_ok=True)
-        with (locks / (record.session_id or record.id)).open("wb") as lock:
+        make_private(locks)
+        name = locks / (record.session_id or record.id)
+        with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
             try:
                 async with asyncio.timeout(HELD_LIMIT_S):
                     while not _is_taken(lock):  # noqa: ASYNC110 - another process sets no event
@@ -152,6 +149,12 @@ class Store:
         folders = sorted(path for path in self.root.iterdir() if DISPATCH_ID.fullmatch(path.name))
         return [self._read(path / _RECORD) for path in folders if (path / _RECORD).exists()]
 
+    def _free_name(self, asked: str | None) -> str:
+        taken = {record.name for record in self.all()}
+        if asked in taken:
+            raise UsageError(f"the name `{asked}` is taken", hint=f"see it with `remote-dispatch show {asked}`")
+        return asked or new_name(taken)
+
     def _read(self, path: Path) -> Dispatch:
         try:
             return Dispatch.model_validate_json(path.read_bytes())
@@ -160,6 +163,17 @@ class Store:
                 f"the record of dispatch `{path.parent.name}` cannot be read",
                 hint="was it written by a newer remote-dispatch? It was not changed",
             ) from error
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Keep other processes out for the milliseconds of one step."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _is_taken(lock: BinaryIO) -> bool:

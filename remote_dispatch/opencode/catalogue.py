@@ -55,10 +55,7 @@ class Catalogue:
 
 def parse_models(text: str) -> tuple[str, ...]:
     """Read `opencode models`: one `provider/id` a line; other lines are skipped."""
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(
-        line for line in lines if "/" in line and not re.search(r"\s", line) and not line.startswith(("/", "-"))
-    )
+    return tuple(line for line in (one.strip() for one in text.splitlines()) if _is_model(line))
 
 
 def parse_agents(text: str) -> dict[str, Agent]:
@@ -66,7 +63,8 @@ def parse_agents(text: str) -> dict[str, Agent]:
     heads = list(_AGENT.finditer(text))
     ends = [head.start() for head in heads[1:]] + [len(text)]
     agents = (
-        Agent(head["name"], head["mode"], _rules(text[head.end() : end])) for head, end in zip(heads, ends, strict=True)
+        Agent(head["name"], head["mode"], _rules(text[head.end() : end]))
+        for head, end in zip(heads, ends, strict=False)
     )
     return {agent.name: agent for agent in agents}
 
@@ -75,6 +73,14 @@ def parse_defaults(text: str) -> dict[str, str]:
     """Read `model` and `default_agent` of `opencode debug config`; an agent's own model stands deeper in it."""
     pairs = re.findall(r'^ {2}"(model|default_agent)":\s*("(?:[^"\\]|\\.)*")', text, re.MULTILINE)
     return {key: json.loads(value) for key, value in pairs}
+
+
+def _is_model(line: str) -> bool:
+    try:
+        Model.parse(line)
+    except ValueError:
+        return False
+    return True
 
 
 def _rules(text: str) -> tuple[Rule, ...]:

@@ -102,6 +102,9 @@ catalogue() { # two at a time: each takes seconds and several hundred megabytes
   new=$scratch/catalogue
   mkdir "$new" && cd "$work" && PWD=$work && export PWD || return
   there=$(login_path)
+  # With plugin files OpenCode waits for the package registry at every start (1.18): for a listing one try is enough.
+  npm_config_fetch_retries=0
+  export npm_config_fetch_retries
   # What sshd was told to give is kept, behind what the user's own shell finds.
   [ -z "$there" ] || printf '%s:%s\n' "$there" "$PATH" >"$new/path"
   list version "$opencode" --version &

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 THIS_MACHINE = "this machine"
 COMMAND_TIMEOUT_S = 300.0
+STATEMENT_LIMIT_BYTES = 100_000
+"""Linux takes no single argument of 128 KiB."""
 
 # Stdin is /dev/null for every call: an open one is read for ever. PWD must be the current directory.
 _IN_DIRECTORY = 'cd -- "$2" && PWD=$(pwd -P) && export PWD && '
@@ -137,11 +139,12 @@ class Program:
     async def put_todos(self, session_id: str, todos: Sequence[Todo], now_ms: int) -> None:
         """Replace the session's todos. Rows are overwritten before surplus ones go: none is missing meanwhile."""
         one = literal(checked_id(session_id))
-        rows = (
+        rows = [
             f"({one}, {', '.join(map(literal, astuple(todo)))}, {place}, {now_ms}, {now_ms})"
             for place, todo in enumerate(todos)
-        )
-        await self.query(f"insert or replace into todo ({_TODO_COLUMNS}) values {', '.join(rows)}")
+        ]
+        for batch in _batches(rows, STATEMENT_LIMIT_BYTES):
+            await self.query(f"insert or replace into todo ({_TODO_COLUMNS}) values {', '.join(batch)}")
         await self.query(f"delete from todo where session_id = {one} and position >= {len(todos)}")
 
     async def _call(self, script: str, *values: str) -> Completed:
@@ -169,10 +172,23 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def _batches(rows: Sequence[str], limit_bytes: int) -> list[list[str]]:
+    batches: list[list[str]] = []
+    size = limit_bytes
+    for row in rows:
+        length = len(row.encode("utf-8", "surrogateescape")) + 2
+        if size + length > limit_bytes:
+            batches.append([])
+            size = 0
+        batches[-1].append(row)
+        size += length
+    return batches
+
+
 def find_binary(environment: Mapping[str, str]) -> Path:
     """Find OpenCode on this machine: REMOTE_DISPATCH_OPENCODE, PATH, or where its installers put it."""
     if asked := environment.get("REMOTE_DISPATCH_OPENCODE"):
-        if not os.access(asked, os.X_OK):
+        if not (Path(asked).is_file() and os.access(asked, os.X_OK)):
             raise ConfigurationError("`REMOTE_DISPATCH_OPENCODE` does not name a program that can be run")
         return Path(asked)
     home = Path(environment.get("HOME", "/"))
