@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remote_dispatch.cli.hosts import HostsFile
+from remote_dispatch.cli.options import Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_command, stream
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
@@ -77,9 +78,7 @@ def logs(
 def wait(
     names: Names,
     *,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop waiting after this time; the work goes on.")
-    ] = None,
+    timeout: Timeout = None,
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
 ) -> None:
@@ -96,9 +95,7 @@ def collect(
     name: Name,
     *,
     is_waiting: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end where it still runs.")] = True,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop waiting after this time; the work goes on.")
-    ] = None,
+    timeout: Timeout = None,
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
 ) -> None:

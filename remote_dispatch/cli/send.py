@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remote_dispatch.cli.hosts import HostsFile, complete_host
+from remote_dispatch.cli.options import ModeOption, PermissionRulesOption, PermissionsOption, ServerOption, Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, note, run_command
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from remote_dispatch.cli.desk import Desk
     from remote_dispatch.cli.screen import Screen
     from remote_dispatch.dispatch import Link, Plan
@@ -61,10 +60,6 @@ class Options:
     is_json: bool
 
 
-def _choices(*values: str) -> Callable[[str], list[str]]:
-    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
-
-
 def send(
     host: Annotated[str, typer.Argument(metavar="HOST", help="The name of a host.", autocompletion=complete_host)],
     prompt: Annotated[
@@ -77,43 +72,22 @@ def send(
         bool, typer.Option("--last", help="Send the newest session of this directory (the default).")
     ] = False,
     is_new: Annotated[bool, typer.Option("--new", help="Begin a fresh session on the host.")] = False,
-    mode: Annotated[
-        str,
-        typer.Option(
-            metavar="one-way|round-trip",
-            help="Leave the session there, or bring it home.",
-            autocompletion=_choices("one-way", "round-trip"),
-        ),
-    ] = "one-way",
+    mode: ModeOption = "one-way",
     directory: Annotated[str | None, typer.Option(help="The working directory there; quote a leading `~`.")] = None,
     agent: Annotated[str | None, typer.Option(help="The agent to run there.")] = None,
     model: Annotated[str | None, typer.Option(help="The model to run there: `provider/id`.")] = None,
     variant: Annotated[str | None, typer.Option(help="The variant of the model.")] = None,
-    permissions: Annotated[
-        str | None,
-        typer.Option(
-            metavar="deny|auto",
-            help="Refuse, or grant, what OpenCode would ask for.",
-            autocompletion=_choices("deny", "auto"),
-        ),
-    ] = None,
-    permission_rules: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="More permission rules, as JSON, in OpenCode's own form.")
-    ] = None,
+    permissions: PermissionsOption = None,
+    permission_rules: PermissionRulesOption = None,
     name: Annotated[
         str | None, typer.Option(help="The name of the dispatch; four letters are made up otherwise.")
     ] = None,
-    timeout: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Stop waiting after this time; the work goes on.")
-    ] = None,
+    timeout: Timeout = None,
     is_detached: Annotated[bool, typer.Option("--detach", help="Do not wait for a round trip to end.")] = False,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, change nothing, say what would happen.")
     ] = False,
-    server: Annotated[
-        str | None,
-        typer.Option(metavar="URL", help="Tell this OpenCode server when it is home (also: REMOTE_DISPATCH_SERVER)."),
-    ] = None,
+    server: ServerOption = None,
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
 ) -> None:

@@ -1,0 +1,46 @@
+"""Options that stand in more than one command, or are too long to stand in one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def _choices(*values: str) -> Callable[[str], list[str]]:
+    return lambda incomplete: [value for value in values if value.startswith(incomplete)]
+
+
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="TIME", help="Stop waiting after this time; the work goes on.")
+]
+ModeOption = Annotated[
+    str,
+    typer.Option(
+        "--mode",
+        metavar="one-way|round-trip",
+        help="Leave the session there, or bring it home.",
+        autocompletion=_choices("one-way", "round-trip"),
+    ),
+]
+PermissionsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--permissions",
+        metavar="deny|auto",
+        help="Refuse, or grant, what OpenCode would ask for.",
+        autocompletion=_choices("deny", "auto"),
+    ),
+]
+PermissionRulesOption = Annotated[
+    Path | None,
+    typer.Option("--permission-rules", metavar="FILE", help="More permission rules, as JSON, in OpenCode's own form."),
+]
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server", metavar="URL", help="Tell this OpenCode server when it is home (also: REMOTE_DISPATCH_SERVER)."
+    ),
+]
