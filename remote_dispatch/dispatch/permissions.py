@@ -42,7 +42,7 @@ def permit(
         return transcripts.permission_override(own, policy, extra, tool_output_pattern(rules, facts))
 
     leading = override(choice.rules)
-    others = {name: override(agent.rules) for name, agent in catalogue.agents.items() if not agent.is_primary}
+    others = {name: override(agent.rules) for name, agent in catalogue.agents.items() if agent.mode != "primary"}
     stubborn = {name: {"permission": one} for name, one in others.items() if not one.items() <= leading.items()}
     environment = {CONFIGURATION: json.dumps({"agent": stubborn})} if stubborn else {}
     return Permit(policy, leading, environment)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.collect import read_back
 from remote_dispatch.dispatch.tasks import as_itself, together
-from remote_dispatch.errors import UsageError
+from remote_dispatch.errors import IntegrityError, UsageError
 from remote_dispatch.model import Origin, State, Travel
 from remote_dispatch.runner.job import Payload, SessionFile
 from remote_dispatch.text import clean
@@ -160,12 +161,16 @@ def packed(transcript: Transcript) -> SessionFile:
 
 
 def kept_ids(store: Store, session_id: str | None) -> frozenset[str]:
-    """Return every id in the back-files that this machine keeps of earlier dispatches of the session."""
+    """Return every id in the back-files that this machine keeps of earlier dispatches of the session.
+
+    What a damaged one held counts as not kept: then the host's copy stays.
+    """
     ids: set[str] = set()
     for record in store.all():
         if record.session_id == session_id:
             for path in store.folder(record.id).back_files():
-                ids |= ids_of([read_back(path, None)])
+                with suppress(IntegrityError):
+                    ids |= ids_of([read_back(path, None)])
     return frozenset(ids)
 
 

@@ -14,6 +14,8 @@ Rule = dict[str, Any]
 
 _PROBE_SCRATCH = re.compile(r"/remote-dispatch/probe\.\d+/opencode/")
 _AGENT = re.compile(r"^(?P<name>\S.*) \((?P<mode>primary|subagent|all)\)\s*$", re.MULTILINE)
+HIDDEN_AGENTS = frozenset({"compaction", "summary", "title"})
+"""OpenCode's own, for its own purposes: listed as primary, offered to nobody (OpenCode 1.18)."""
 HOSTED_PROVIDER = "opencode"
 """OpenCode's own hosted models. Without any other provider it falls back to a free one: a third party."""
 
@@ -29,7 +31,7 @@ class Agent:
     @property
     def is_primary(self) -> bool:
         """Whether a session can be led by it."""
-        return self.mode != "subagent"
+        return self.mode != "subagent" and self.name not in HIDDEN_AGENTS
 
 
 @dataclass(frozen=True, slots=True)

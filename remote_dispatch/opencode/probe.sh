@@ -120,6 +120,8 @@ catalogue() { # two at a time: each takes seconds and several hundred megabytes
   cat "$new/shown"
   # Renamed into place, because another probe may be reading the old one.
   if [ "$(cat "$new"/*.status | sort -u)" = 0 ]; then mv "$new/shown" "$cache"; fi
+  # Those of binaries and configurations that are no more.
+  find "${cache%/*}" -name 'catalogue-*' -mtime +30 -exec rm -f {} +
 }
 show_catalogue() { for name in version path models models.status agents agents.status defaults; do blob "$name" "$1/$name"; done; }
 held() { # every message and part of the session and its children, when OpenCode has a database here at all

@@ -1,0 +1,1 @@
+"""Benchmarks, by hand only: `python -m benchmarks`, or `make bench`. Everything happens on this machine."""

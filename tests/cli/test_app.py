@@ -1,0 +1,124 @@
+"""The whole command line from outside: quick to start, helpful, and with an envelope at the end of every `--json`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from remote_dispatch import __version__
+from tests.rig.world import commands
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HEAVY = ("asyncssh", "httpx", "acp")
+_WHAT_IS_LOADED = """
+import sys
+from remote_dispatch.cli import main
+try:
+    main()
+finally:
+    print(sorted({name.partition(".")[0] for name in sys.modules}), file=sys.stderr)
+"""
+COMMANDS = [
+    *((name,) for name, below in commands().items() if not below),
+    *((name, one) for name, below in commands().items() for one in sorted(below)),
+]
+WITHOUT_JSON = {("hosts", "path"), ("hosts", "edit")}
+
+
+def _run(*argv: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *argv],
+        cwd=REPOSITORY,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return _run("-m", "remote_dispatch", *arguments)
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("hosts", "list"), ("list",), ("send", "--help")])
+def test_what_needs_no_network_imports_nothing_for_it(arguments: tuple[str, ...]) -> None:
+    done = _run("-c", _WHAT_IS_LOADED, *arguments)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stderr.rpartition("[")[2]
+    assert "'typer'" in loaded
+    for heavy in HEAVY:
+        assert f"'{heavy}'" not in loaded
+
+
+def test_the_version_is_told() -> None:
+    assert _cli("--version").stdout.strip() == __version__
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[tuple[str, ...], str]:
+    """What `--help` says of every command, asked in one process."""
+    program = f"""
+import contextlib, io, json, sys
+sys.path.insert(0, {str(REPOSITORY)!r})
+from remote_dispatch.cli.app import app
+said = {{}}
+for words in {COMMANDS!r}:
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        app([*words, "--help"], prog_name="remote-dispatch", standalone_mode=False)
+    said[" ".join(words)] = out.getvalue()
+print(json.dumps(said))
+"""
+    done = _run("-c", program)
+    assert done.returncode == 0, done.stderr
+    return {tuple(name.split()): text for name, text in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_json(helps: dict[tuple[str, ...], str], words: tuple[str, ...]) -> None:
+    text = helps[words]
+    assert f"Usage: remote-dispatch {' '.join(words)}" in text
+    _, _, rest = text.partition("Usage:")
+    described = next(line.strip() for line in rest.splitlines()[1:] if line.strip())
+    assert described[0].isupper()
+    assert ("--json" in text) or words in WITHOUT_JSON
+
+
+@pytest.mark.parametrize(
+    ("arguments", "command", "message"),
+    [
+        (("send", "--bogus"), "send", "no such option: --bogus"),
+        (("send",), "send", "missing argument 'HOST'"),
+        (("list", "extra"), "list", "got unexpected extra argument"),
+        (("hosts", "add"), "hosts add", "missing argument"),
+        (("nonsense",), "remote-dispatch", "no such command 'nonsense'"),
+        (("hosts", "show", "a", "me@10.0.0.5"), "hosts show", "<address>"),
+    ],
+)
+def test_a_call_that_makes_no_sense_still_ends_with_an_envelope(
+    arguments: tuple[str, ...], command: str, message: str
+) -> None:
+    done = _cli(*arguments, "--json")
+    assert done.returncode == 2
+    envelope: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    assert (envelope["schema"], envelope["command"], envelope["ok"], envelope["data"]) == (1, command, False, None)
+    assert message in envelope["error"]["message"]
+    assert envelope["error"]["exit_code"] == done.returncode
+    assert "Traceback" not in done.stderr
+    assert "10.0.0.5" not in done.stdout + done.stderr
+
+
+def test_people_get_a_usage_line_and_exit_code_2() -> None:
+    done = _cli("send", "--bogus")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Usage: remote-dispatch send" in done.stderr
+
+
+def test_without_arguments_help_is_shown() -> None:
+    done = _cli()
+    assert "Usage: remote-dispatch" in done.stdout + done.stderr

@@ -1,0 +1,243 @@
+"""Where dispatches are recorded: whole, private, under names that nobody else has, and readable for ever."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from remote_dispatch.dispatch.names import new_id, new_name
+from remote_dispatch.dispatch.store import Store, default_store, write_whole
+from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
+from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Collected, State
+from tests.dispatch.values import NOON, a_request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from remote_dispatch.model import Dispatch
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "state" / "dispatches")
+
+
+def _create(store: Store, name: str | None = None, seconds: int = 0) -> Dispatch:
+    now = NOON + timedelta(seconds=seconds)
+    return store.create(store.reserve(now), a_request(name=name), now)
+
+
+def _change(store: Store, record: Dispatch, **fields: Any) -> None:
+    """Change the stored record as another version of the program would have written it."""
+    path = store.folder(record.id).path / "record.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **fields}))
+
+
+def test_what_is_stored_is_loaded_by_name_and_by_id(store: Store) -> None:
+    record = _create(store, "kumo")
+    assert store.load("kumo") == store.load(record.id) == record
+    later = store.save(record.advance(State.STAGING, NOON, warnings=("odd",)))
+    assert store.load("kumo") == later
+
+
+def test_the_oldest_dispatch_comes_first(store: Store) -> None:
+    for name, seconds in (("second", 5), ("first", 0), ("third", 9)):
+        _create(store, name, seconds)
+    assert [record.name for record in store.all()] == ["first", "second", "third"]
+
+
+def test_an_empty_store_has_nothing_and_makes_nothing(store: Store) -> None:
+    assert store.all() == []
+    with pytest.raises(UnknownNameError, match=r"no dispatch is called `kumo`$"):
+        store.load("kumo")
+    assert not store.root.exists()
+
+
+def test_an_unknown_name_lists_the_latest_names(store: Store) -> None:
+    for number in range(12):
+        _create(store, f"name-{number}", number)
+    with pytest.raises(UnknownNameError, match="the latest are name-2, name-3") as caught:
+        store.load("nothing")
+    assert "name-1," not in str(caught.value)
+
+
+def test_files_are_private_whatever_the_umask(store: Store) -> None:
+    record = _create(store)
+    folder = store.folder(record.id)
+    assert (folder.path / "record.json").stat().st_mode & 0o777 == 0o600
+    for directory in (store.root, folder.path, folder.path / "children", folder.path / "back-children"):
+        assert directory.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_directory_that_was_never_recorded_can_be_discarded(store: Store) -> None:
+    folder = store.reserve(NOON)
+    store.discard(folder)
+    assert not folder.path.exists()
+    record = _create(store)
+    store.discard(store.folder(record.id))
+    assert store.load(record.name) == record
+
+
+def test_scratch_files_go_and_the_others_stay(store: Store) -> None:
+    folder = store.folder(_create(store).id)
+    for path in (folder.scratch("a.json"), folder.session, folder.back):
+        path.write_text("x")
+    folder.clear_scratch()
+    assert sorted(path.name for path in folder.path.iterdir() if path.is_file()) == [
+        "back.json.gz",
+        "record.json",
+        "session.json",
+    ]
+
+
+def test_back_files_are_the_session_and_its_children(store: Store) -> None:
+    folder = store.folder(_create(store).id)
+    assert folder.back_files() == []
+    for path in (folder.back_child("ses_b"), folder.back_child("ses_a"), folder.back):
+        path.write_text("x")
+    assert folder.back_files() == [folder.back, folder.back_child("ses_a"), folder.back_child("ses_b")]
+
+
+# --- names
+
+
+def test_a_taken_name_is_refused_and_a_new_one_is_made_up(store: Store) -> None:
+    _create(store, "kumo")
+    with pytest.raises(UsageError, match="`kumo` is taken"):
+        _create(store, "kumo")
+    other = _create(store)
+    assert other.name != "kumo"
+    assert len(other.name) == 4
+
+
+@pytest.mark.parametrize("name", ["", "K", "k", "-k", "4ku", "ku mo", "../x", "a" * 32, "ku\n", "kümo"])
+def test_an_odd_name_is_refused(store: Store, name: str) -> None:
+    with pytest.raises(UsageError, match="is not a name"):
+        _create(store, name)
+    assert store.all() == []
+
+
+def test_two_that_want_one_name_at_the_same_time_do_not_both_get_it(store: Store) -> None:
+    gate = threading.Barrier(8)
+    made: list[Dispatch] = []
+    refused: list[UsageError] = []
+
+    def want() -> None:
+        gate.wait(10)
+        try:
+            made.append(_create(store, "kumo"))
+        except UsageError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=want) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert (len(made), len(refused)) == (1, 7)
+    assert [record.id for record in store.all()] == [made[0].id]
+
+
+def test_made_up_names_are_names_and_get_longer_when_they_are_scarce() -> None:
+    class Everything(set[str]):
+        """Taken are all names of four letters."""
+
+        def __contains__(self, name: object) -> bool:
+            return len(str(name)) == 4
+
+    names = {new_name(()) for _ in range(50)}
+    assert all(DISPATCH_NAME.fullmatch(name) and len(name) == 4 for name in names)
+    assert len(names) > 1
+    assert len(new_name(Everything())) == 6
+
+
+def test_ids_sort_by_time_and_never_meet() -> None:
+    ids = [new_id(NOON + timedelta(seconds=second)) for second in range(20)]
+    assert ids == sorted(ids)
+    assert all(DISPATCH_ID.fullmatch(one) for one in ids)
+    assert len({new_id(NOON) for _ in range(100)}) == 100
+
+
+# --- records of other versions
+
+
+def test_a_record_with_unknown_fields_loads(store: Store) -> None:
+    record = _create(store, "kumo")
+    path = store.folder(record.id).path / "record.json"
+    data = json.loads(path.read_bytes())
+    request = {**data["request"], "a_new_option": True}
+    moment = {**data["history"][0], "by": "someone"}
+    _change(store, record, color="green", schema_version=2, request=request, history=[moment])
+    assert store.load("kumo") == record.model_copy(update={"schema_version": 2})
+
+
+def test_a_record_of_the_first_version_loads(store: Store) -> None:
+    record = _create(store, "kumo")
+    first = {
+        "id": record.id,
+        "name": "kumo",
+        "request": {"host": "box", "local_directory": "/home/ada/project"},
+        "history": [{"state": "new", "at": "2026-01-02T12:00:00Z"}],
+    }
+    (store.folder(record.id).path / "record.json").write_text(json.dumps(first))
+    loaded = store.load("kumo")
+    assert (loaded.state, loaded.collected, loaded.warnings) == (State.NEW, Collected.NONE, ())
+
+
+@pytest.mark.parametrize("content", ["", "{", "null", '{"id": 1}', "\x00" * 100])
+def test_a_broken_record_is_named_and_left_alone(store: Store, content: str) -> None:
+    record = _create(store, "kumo")
+    path = store.folder(record.id).path / "record.json"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=record.id):
+        store.all()
+    assert path.read_text() == content
+
+
+def test_what_is_no_dispatch_is_ignored(store: Store) -> None:
+    record = _create(store)
+    (store.root / "notes").mkdir()
+    (store.root / "20260102-120000-zzzzzzzz").mkdir()
+    (store.root / ".DS_Store").write_text("")
+    assert store.all() == [record]
+
+
+# --- writing
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    write_whole(path, b"old")
+    with pytest.raises(TypeError):
+        write_whole(path, "no bytes")  # type: ignore[arg-type]  # what makes the write fail
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    whole = [letter * 300_000 for letter in (b"a", b"b")]
+    write_whole(path, whole[0])
+    seen: set[bytes] = set()
+    ended = threading.Event()
+
+    def read() -> None:
+        while not ended.is_set():
+            seen.add(path.read_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(40):
+        write_whole(path, whole[number % 2])
+    ended.set()
+    reader.join(10)
+    assert seen <= set(whole)
+
+
+def test_the_store_is_where_the_environment_says(private_home: Path, tmp_path: Path) -> None:
+    assert default_store({"REMOTE_DISPATCH_STATE": str(tmp_path)}).root == tmp_path / "dispatches"
+    assert default_store({}).root.is_relative_to(private_home)
