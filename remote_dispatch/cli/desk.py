@@ -36,11 +36,16 @@ class Desk:
 
     @property
     def program(self) -> Program:
-        """OpenCode on this machine. Raises HostNotReadyError when there is none."""
+        """OpenCode on this machine. Raises HostNotReadyError when there is none.
+
+        It gets a state directory of its own: called with `--pure` it can leave a lock there that would hold up the
+        user's next start for a minute (OpenCode 1.18, where plugin files still lack their packages).
+        """
         from remote_dispatch.opencode.program import Program, find_binary
         from remote_dispatch.remote.local import LocalConnection
 
-        return Program(LocalConnection(), find_binary(os.environ))
+        apart = {"XDG_STATE_HOME": str(self.store.root.parent / "opencode"), "npm_config_offline": "true"}
+        return Program(LocalConnection(environment={**os.environ, **apart}), find_binary(os.environ))
 
     def link(self, host: Host) -> Link:
         """A link to this host; nothing is opened yet."""

@@ -126,6 +126,9 @@ catalogue() { # two at a time: each takes seconds and several hundred megabytes
 show_catalogue() { for name in version path models models.status agents agents.status defaults; do blob "$name" "$1/$name"; done; }
 held() { # every message and part of the session and its children, when OpenCode has a database here at all
   ls "${XDG_DATA_HOME:-$HOME/.local/share}"/opencode/*.db >/dev/null 2>&1 || [ -n "${OPENCODE_DB:-}" ] || return
+  # Apart from the user's state: what ends without waiting for a plugin's packages leaves a lock of a minute (1.18).
+  XDG_STATE_HOME=$scratch/state npm_config_offline=true
+  export XDG_STATE_HOME npm_config_offline
   # The id was checked against its grammar before it came here.
   limited 60 "$opencode" --pure db --format json "with recursive family(id) as (select '$1' union select s.id
     from session s join family f on s.parent_id = f.id) select 'session' as kind, id from session where id in family union all

@@ -90,7 +90,15 @@ opencode() {
     remote_dispatch_value=$(cat "$remote_dispatch_file" && printf x)
     export "${remote_dispatch_file##*/}=${remote_dispatch_value%x}"
   done
+  [ "$2" != --pure ] || stay_apart
   exec "$@"
+}
+
+# OpenCode begins to install what plugin files need and, with --pure, ends without waiting for it (1.18): the lock that
+# is left among its state would hold up the next start for a minute.
+stay_apart() {
+  XDG_STATE_HOME=$run/tmp/state npm_config_offline=true
+  export XDG_STATE_HOME npm_config_offline
 }
 
 # Ends the running child with all that belongs to it.

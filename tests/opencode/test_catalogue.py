@@ -85,7 +85,7 @@ def test_a_default_may_hold_anything_that_json_can() -> None:
     assert parse_defaults('  "model": "a/\\"b\\u00e9",\n') == {"model": 'a/"bé'}
 
 
-def test_hosted_models_are_nobodys_own() -> None:
+def test_hosted_models_are_nobodys_own_and_hidden_agents_lead_nothing() -> None:
     catalogue = Catalogue(models=parse_models(_sample("models")), agents=parse_agents(_sample("agent-list")))
     assert catalogue.own_models == ("scripted/large", "scripted/small")
-    assert catalogue.primary_agents == ("build", "plan", "title")
+    assert catalogue.primary_agents == ("build", "plan")

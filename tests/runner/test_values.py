@@ -143,7 +143,8 @@ def test_the_users_variables_are_in_no_repr_and_not_in_the_description() -> None
 
 @pytest.mark.parametrize("name", get_args(ScriptName))
 def test_shellcheck_finds_nothing_in_a_whole_script(name: ScriptName) -> None:
-    argv = [str(Path(sys.executable).with_name("shellcheck")), "--shell=sh", "--exclude=SC2329", "-"]  # functions that only traps call
+    program = Path(sys.executable).with_name("shellcheck")
+    argv = [str(program), "--shell=sh", "--exclude=SC2329", "-"]  # functions that only traps call
     done = subprocess.run(argv, input=script(name), text=True, capture_output=True, check=False)
     assert done.stdout == ""
 
