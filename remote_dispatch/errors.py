@@ -14,7 +14,8 @@
     ├── UnknownNameError                10  no such host, session or dispatch
     ├── ConfigurationError              11  a hosts file or another setting is wrong
     ├── IntegrityError                  12  a copy is not equal to its source; both are kept
-    └── CommandError                     9  a foreign command failed
+    ├── CommandError                     9  a foreign command failed
+    └── StoppedWaitingError            130  the user stopped waiting, the work goes on
 
 Errors carry facts. Only `cli` turns them into words on a screen. A message names hosts, never addresses.
 """
@@ -27,7 +28,8 @@ from typing import ClassVar
 class RemoteDispatchError(Exception):
     """Base of all errors of this package.
 
-    `message` is one lower-case sentence without a full stop; `hint` is what to do next, or None.
+    `message` is one lower-case sentence without a full stop; `hint` is what to do next, or None; `dispatch` is the id
+    of the dispatch that it is about, where one is recorded.
     """
 
     exit_code: ClassVar[int] = 70
@@ -38,6 +40,7 @@ class RemoteDispatchError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.dispatch: str | None = None
 
 
 class UsageError(RemoteDispatchError):
@@ -166,3 +169,10 @@ class CommandError(RemoteDispatchError):
         self.command = command
         self.exit_status = exit_status
         self.output = output
+
+
+class StoppedWaitingError(RemoteDispatchError):
+    """The user stopped waiting; what was launched goes on."""
+
+    exit_code = 130
+    kind = "interrupted"

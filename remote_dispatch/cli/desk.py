@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.cli.hosts import load_registry
 from remote_dispatch.dispatch import Link, Store, default_store
+from remote_dispatch.errors import RemoteDispatchError
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -86,3 +87,24 @@ def data_of(record: Dispatch) -> dict[str, Any]:
         "unreachable_since": record.unreachable_since,
         "history": [{"state": moment.state, "at": moment.at} for moment in record.history],
     }
+
+
+async def tell(record: Dispatch, url: str | None) -> tuple[str, ...]:
+    """Tell the local OpenCode server, if one is named, what came home. What it does not hear is a warning."""
+    from remote_dispatch.model import Origin
+    from remote_dispatch.opencode.server import prompt, server_from
+
+    server = server_from(os.environ, url)
+    session_id = record.copy_session_id or record.session_id
+    if server is None or session_id is None:
+        return ()
+    origin = record.origin or Origin(directory=str(record.request.local_directory))
+    text = (
+        f"The conversation is home from `{record.host}` ({record.state}); its messages above were made there, and that "
+        "machine's files are out of reach now. You are in the local directory again: review what came home and go on."
+    )
+    try:
+        await prompt(server, session_id, Path(origin.directory), text, origin)
+    except RemoteDispatchError as error:
+        return (f"the result is home, but the local server could not be told: {error.message}",)
+    return ()

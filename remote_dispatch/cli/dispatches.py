@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remote_dispatch.cli.hosts import HostsFile
-from remote_dispatch.cli.options import Timeout
+from remote_dispatch.cli.options import ServerOption, Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_command, stream
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
@@ -79,13 +79,14 @@ def wait(
     names: Names,
     *,
     timeout: Timeout = None,
+    server: ServerOption = None,
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
 ) -> None:
     """Wait until dispatches end; round trips are brought home."""
     run_command(
         "wait",
-        lambda: asyncio.run(_wait(names, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout))),
+        lambda: asyncio.run(_wait(names, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server)),
         is_json=is_json,
         interrupted_hint="the work goes on; wait again whenever you like",
     )
@@ -96,6 +97,7 @@ def collect(
     *,
     is_waiting: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end where it still runs.")] = True,
     timeout: Timeout = None,
+    server: ServerOption = None,
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
 ) -> None:
@@ -103,7 +105,9 @@ def collect(
     run_command(
         "collect",
         lambda: asyncio.run(
-            _collect(name, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), is_waiting=is_waiting)
+            _collect(
+                name, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server, is_waiting=is_waiting
+            )
         ),
         is_json=is_json,
         interrupted_hint="nothing is lost; collect it again whenever you like",
@@ -150,31 +154,38 @@ async def _list(desk: Desk, *, is_refreshed: bool) -> Answer:
     if is_refreshed:
         gate = asyncio.Semaphore(HOSTS_AT_ONCE)
         records = list(await asyncio.gather(*(_refreshed(record, desk, gate) for record in records)))
-    return Answer(data={"dispatches": [data_of(record) for record in records]}, render=lambda: _render_list(records))
+    return Answer(
+        data={"dispatches": [data_of(record) for record in records]},
+        render=lambda: _render_list(records),
+        warnings=tuple(
+            f"the record of dispatch `{one}` cannot be read; it was left alone" for one in desk.store.unreadable()
+        ),
+    )
 
 
 async def _refreshed(record: Dispatch, desk: Desk, gate: asyncio.Semaphore) -> Dispatch:
     """A dispatch that cannot be asked about stays as it is stored: a list must not fail over one of its lines."""
-    from remote_dispatch.dispatch import refresh
+    from remote_dispatch.dispatch import ask
 
     async with gate:
         try:
             async with desk.link_of(record) as link:
-                return await refresh(record, link, desk.store)
+                return await ask(record, link, desk.store)
         except RemoteDispatchError:
-            return record
+            return desk.store.load(record.id)
 
 
 async def _show(name: str, desk: Desk) -> Answer:
     from remote_dispatch.cli.desk import data_of
-    from remote_dispatch.dispatch import refresh
+    from remote_dispatch.dispatch import ask
 
     record = desk.store.load(name)
     remark = None
     try:
         async with desk.link_of(record) as link:
-            record = await refresh(record, link, desk.store)
+            record = await ask(record, link, desk.store)
     except RemoteDispatchError as error:
+        record = desk.store.load(record.id)
         remark = f"the host was not asked: {error.message}"
     if record.unreachable_since:
         remark = f"{record.host} does not answer, since {age(record.unreachable_since)}; this is what was known last"
@@ -217,11 +228,11 @@ def _print_events(events: Iterable[dict[str, Any]], *, is_json: bool) -> None:
             typer.echo(line)
 
 
-async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float | None) -> Answer:
+async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float | None, server: str | None) -> Answer:
     """Wait for all; the first that ended badly gives the exit code."""
     records = [desk.store.load(name) for name in names]
     with screen.live():
-        answers = await asyncio.gather(*(_wait_for(record, desk, screen, timeout_s) for record in records))
+        answers = await asyncio.gather(*(_wait_for(record, desk, screen, timeout_s, server) for record in records))
     return Answer(
         data={"dispatches": [answer.data for answer in answers]},
         render=lambda: _render_all(answers),
@@ -230,28 +241,29 @@ async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float |
     )
 
 
-async def _wait_for(record: Dispatch, desk: Desk, screen: Screen, timeout_s: float | None) -> Answer:
-    from remote_dispatch.dispatch import refresh
+async def _wait_for(
+    record: Dispatch, desk: Desk, screen: Screen, timeout_s: float | None, server: str | None
+) -> Answer:
     from remote_dispatch.model import Mode
 
     async def go(link: Link) -> Dispatch:
-        waited = await _until_it_ends(record, link, desk, screen, timeout_s)
-        if record.mode is Mode.ROUND_TRIP:
-            return await _home(waited, link, desk, screen)
-        return await refresh(waited, link, desk.store)
+        waited = await until_it_ends(record, link, desk, screen, timeout_s)
+        return await home(waited, link, desk, screen) if record.mode is Mode.ROUND_TRIP else waited
 
-    return await _answered(record, desk, go)
+    return await answered(record, desk, go, server)
 
 
-async def _collect(name: str, desk: Desk, screen: Screen, timeout_s: float | None, *, is_waiting: bool) -> Answer:
+async def _collect(
+    name: str, desk: Desk, screen: Screen, timeout_s: float | None, server: str | None, *, is_waiting: bool
+) -> Answer:
     record = desk.store.load(name)
 
     async def go(link: Link) -> Dispatch:
-        waited = await _until_it_ends(record, link, desk, screen, timeout_s) if is_waiting else record
-        return await _home(waited, link, desk, screen)
+        waited = await until_it_ends(record, link, desk, screen, timeout_s) if is_waiting else record
+        return await home(waited, link, desk, screen)
 
     with screen.live():
-        return await _answered(record, desk, go)
+        return await answered(record, desk, go, server)
 
 
 async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
@@ -263,44 +275,63 @@ async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
         return Answer(data=data_of(record), render=lambda: typer.echo(f"{record.name} had ended: {record.state}"))
 
     async def go(link: Link) -> Dispatch:
-        return await _home(await stop(record, link, desk.store), link, desk, screen)
+        stopped = await stop(record, link, desk.store)
+        return (
+            stopped
+            if stopped.is_cleaned_up or stopped.run_directory is None
+            else await home(stopped, link, desk, screen)
+        )
 
     with screen.live():
-        answer = await _answered(record, desk, go)
+        answer = await answered(record, desk, go, None)
     is_cancelled = answer.data is not None and answer.data["state"] == "cancelled"
     return Answer(answer.data, answer.render, answer.warnings) if is_cancelled else answer
 
 
-async def _answered(record: Dispatch, desk: Desk, go: Callable[[Link], Awaitable[Dispatch]]) -> Answer:
+async def answered(
+    record: Dispatch, desk: Desk, go: Callable[[Link], Awaitable[Dispatch]], server: str | None
+) -> Answer:
     """Do something with the link of a dispatch; an error still has the record as it is then."""
     from remote_dispatch.cli.desk import data_of
-    from remote_dispatch.dispatch import is_home, reach
+    from remote_dispatch.dispatch import ask, is_home
 
     if is_home(record):
         return answer_of(record)
     try:
         async with desk.link_of(record) as link:
-            await reach(record, link, desk.store)
-            return answer_of(await go(link))
+            await ask(record, link, desk.store)
+            ended = await go(link)
     except RemoteDispatchError as error:
         stored = desk.store.load(record.id)
         if isinstance(error, HostUnreachableError):
-            error.hint = (
-                f"`{record.name}` was {stored.state} when last heard of, and goes on without us; try again later"
-            )
+            error.hint = error.hint or f"`{record.name}` was {stored.state} when last heard of, and goes on without us"
         return Answer(data=data_of(stored), error=error)
+    return answer_of(await announced(record, ended, server))
 
 
-async def _until_it_ends(record: Dispatch, link: Link, desk: Desk, screen: Screen, timeout_s: float | None) -> Dispatch:
+async def announced(before: Dispatch, ended: Dispatch, server: str | None) -> Dispatch:
+    """Tell the local server of a result that this command brought home. What it does not hear is a warning."""
+    from remote_dispatch.cli.desk import tell
+    from remote_dispatch.dispatch import is_collected
+
+    if is_collected(before) or not is_collected(ended):
+        return ended
+    return ended.but(warnings=(*ended.warnings, *await tell(ended, server)))
+
+
+async def until_it_ends(record: Dispatch, link: Link, desk: Desk, screen: Screen, timeout_s: float | None) -> Dispatch:
+    """Follow a run that has not ended."""
     from remote_dispatch.dispatch import follow
     from remote_dispatch.model import State
 
-    if record.state.is_end or record.state is State.FINISHED:
-        return record
-    return await follow(record, link, desk.store, screen, timeout_s=timeout_s)
+    current = desk.store.load(record.id)
+    if current.state.is_end or current.state is State.FINISHED:
+        return current
+    return await follow(current, link, desk.store, screen, timeout_s=timeout_s)
 
 
-async def _home(record: Dispatch, link: Link, desk: Desk, screen: Screen) -> Dispatch:
+async def home(record: Dispatch, link: Link, desk: Desk, screen: Screen) -> Dispatch:
+    """Bring a dispatch home whose run ended."""
     from remote_dispatch.dispatch import bring_home
 
     return await bring_home(record, link, desk.store, desk.program, screen)

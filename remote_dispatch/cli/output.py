@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from remote_dispatch.errors import RemoteDispatchError
+from remote_dispatch.errors import ConfigurationError, RemoteDispatchError
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -177,6 +177,13 @@ def _unexpected(command: str, error: Exception) -> Failure:
     known = _first_known(error)
     if known:
         return _failure(known)
+    if isinstance(error, OSError) and error.strerror:
+        return Failure(
+            ConfigurationError.kind,
+            f"this machine: {error.strerror.lower()}",
+            "is there space, and may you write, where records are kept (`~/.local/state/remote-dispatch`)?",
+            ConfigurationError.exit_code,
+        )
     logger.debug("unexpected error in %s", command, exc_info=error)
     if os.environ.get(DEBUG_VARIABLE) == "1":
         typer.echo("".join(traceback.format_exception(error)), err=True)

@@ -27,10 +27,11 @@ _ASCII_MARKS = {"error": "!", "tool": "-", "todo": "o", "text": "|"}
 
 
 class Screen:
-    """Takes reports and shows them. `tokens` counts what the host's model used."""
+    """Takes reports and shows them. `tokens` counts what the host's model used; `dispatch` is the name, once known."""
 
     def __init__(self, *, is_json: bool) -> None:
         self.tokens = 0
+        self.dispatch: str | None = None
         self._is_json = is_json
         self._marks = marks_for(sys.stderr)
         self._is_terminal = sys.stderr.isatty() and not is_json
@@ -57,12 +58,13 @@ class Screen:
         self._status = None
 
     def _step(self, step: Step) -> None:
+        self.dispatch = step.dispatch or self.dispatch
         if self._is_json:
             if step.phase != "alive":
-                stream({"type": "step", "phase": step.phase, "text": step.text})
+                stream({"type": "step", "phase": step.phase, "text": step.text, "dispatch": step.dispatch})
         elif self._status is not None:
             self._status.update(self._with_time(step.text))
-            if step.phase in ("note", "unreachable", "session"):
+            if step.phase in ("note", "unreachable", "session", "stage"):
                 self._line(step.text)
         elif step.phase != "alive" or time.monotonic() - self._spoke >= SIGN_OF_LIFE_S:
             self._line(self._with_time(step.text) if step.phase == "alive" else step.text)

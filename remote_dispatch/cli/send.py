@@ -17,7 +17,8 @@ from remote_dispatch.cli.hosts import HostsFile, complete_host
 from remote_dispatch.cli.options import ModeOption, PermissionRulesOption, PermissionsOption, ServerOption, Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, note, run_command
 from remote_dispatch.cli.words import age, duration_s
-from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, UsageError
+from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, StoppedWaitingError, UsageError
+from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from remote_dispatch.cli.desk import Desk
@@ -115,30 +116,73 @@ def _send(options: Options) -> Answer:
         raise UsageError("this is a dispatched session already: it cannot be handed over again from its host")
     if options.is_new + options.is_last + (options.session is not None) > 1:
         raise UsageError("choose one of `--session`, `--last` and `--new`")
-    return asyncio.run(_run(options, Desk(options.hosts_file), Screen(is_json=options.is_json)))
+    desk, screen = Desk(options.hosts_file), Screen(is_json=options.is_json)
+    try:
+        return asyncio.run(_run(options, desk, screen))
+    except RemoteDispatchError as error:
+        if error.dispatch is None:
+            raise
+        return Answer(data=_data(desk.store.load(error.dispatch)), error=error)
+    except KeyboardInterrupt:
+        if screen.dispatch is None:
+            raise
+        return _interrupted(desk.store.load(screen.dispatch))
+
+
+def _interrupted(record: Dispatch) -> Answer:
+    name = record.name
+    error = StoppedWaitingError(
+        f"interrupted; what was launched on {record.host} goes on as `{name}`",
+        hint=f"look on with `remote-dispatch logs -f {name}`, bring it home with `remote-dispatch collect {name}`",
+    )
+    return Answer(data=_data(record), error=error)
 
 
 async def _run(options: Options, desk: Desk, screen: Screen) -> Answer:
-    from remote_dispatch.dispatch import hand_over
-
     timeout_s = duration_s(options.timeout)
     registry = desk.registry
-    for text in registry.notes:
-        note(text)
     host = registry[options.host]
     request = _request(options)
+    desk.store.check_name(options.name)
     is_round_trip = request.mode == "round-trip"
     program = None if options.is_new and not is_round_trip else desk.program
     request = await _with_session(options, request, program, screen)
+    for text in registry.notes:
+        note(text)
     async with desk.link(host) as link:
-        with screen.live():
-            if options.is_dry_run:
+        if options.is_dry_run:
+            with screen.live():
                 return _planned(await _plan(request, link, desk, program, screen))
-            record = await hand_over(request, link, desk.store, program, screen)
-        if not is_round_trip or options.is_detached:
-            return Answer(data=_data(record), render=lambda: _render_sent(record), warnings=record.warnings)
-        assert program is not None
-        return await _finish(record, link, desk, program, screen, timeout_s, options.server)
+        return await _dispatch(options, request, link, desk, program, screen, timeout_s)
+
+
+async def _dispatch(
+    options: Options,
+    request: DispatchRequest,
+    link: Link,
+    desk: Desk,
+    program: Program | None,
+    screen: Screen,
+    timeout_s: float | None,
+) -> Answer:
+    """Hand over, and in a round trip wait, bring it home and tell a local server."""
+    from remote_dispatch.cli.dispatches import announced, answer_of, home, until_it_ends
+    from remote_dispatch.dispatch import hand_over
+
+    with screen.live():
+        sent = await hand_over(request, link, desk.store, program, screen)
+    if sent.state.is_end:
+        return answer_of(sent)
+    if request.mode != "round-trip" or options.is_detached:
+        return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)
+    try:
+        with screen.live():
+            waited = await until_it_ends(sent, link, desk, screen, timeout_s)
+            ended = await home(waited, link, desk, screen)
+    except RemoteDispatchError as error:
+        error.dispatch = sent.id
+        raise
+    return answer_of(await announced(sent, ended, options.server))
 
 
 async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen) -> Plan:
@@ -151,54 +195,15 @@ async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Progr
         desk.store.discard(folder)
 
 
-async def _finish(
-    record: Dispatch,
-    link: Link,
-    desk: Desk,
-    program: Program,
-    screen: Screen,
-    timeout_s: float | None,
-    server: str | None,
-) -> Answer:
-    """Wait, bring it home, and tell a local server. A failure still has the record to show."""
-    from remote_dispatch.cli.dispatches import answer_of
-    from remote_dispatch.dispatch import bring_home, follow
-
-    try:
-        with screen.live():
-            record = await follow(record, link, desk.store, screen, timeout_s=timeout_s)
-            record = await bring_home(record, link, desk.store, program, screen)
-    except RemoteDispatchError as error:
-        return Answer(data=_data(desk.store.load(record.id)), error=error)
-    warnings = await _tell(record, server)
-    return answer_of(record.but(warnings=(*record.warnings, *warnings)))
-
-
-async def _tell(record: Dispatch, url: str | None) -> tuple[str, ...]:
-    """Tell the local OpenCode server, if there is one. That it does not hear us is a warning: the result is home."""
-    from remote_dispatch.opencode.server import prompt, server_from
-
-    server = server_from(os.environ, url)
-    if server is None or record.session_id is None or record.origin is None:
-        return ()
-    session_id = record.copy_session_id or record.session_id
-    text = (
-        f"The conversation is home from `{record.host}` ({record.state}); its messages above were made there, and that "
-        "machine's files are out of reach now. You are in the local directory again: review what came home and go on."
-    )
-    try:
-        await prompt(server, session_id, Path(record.origin.directory), text, record.origin)
-    except RemoteDispatchError as error:
-        return (f"the result is home, but the local server could not be told: {error.message}",)
-    return ()
-
-
 def _request(options: Options) -> DispatchRequest:
     from pydantic import ValidationError
 
     from remote_dispatch.model import DispatchRequest, Model
 
     prompt = _prompt(options.prompt)
+    here = Path.cwd()
+    if not _is_text(str(here)):
+        raise UsageError("the name of this directory is not text: it holds bytes that are not UTF-8")
     rules = _rules(options.permission_rules)
     try:
         if options.model is not None:
@@ -208,7 +213,7 @@ def _request(options: Options) -> DispatchRequest:
                 "host": options.host,
                 "mode": options.mode,
                 "prompt": prompt,
-                "local_directory": Path.cwd(),
+                "local_directory": here,
                 "directory": options.directory,
                 "agent": options.agent,
                 "model": options.model,
@@ -227,14 +232,18 @@ def _request(options: Options) -> DispatchRequest:
         raise UsageError(str(error)) from error
 
 
+def _is_text(text: str) -> bool:
+    """Whether it can be written as UTF-8: names of files and arguments may hold other bytes."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeError:
+        return False
+
+
 def _prompt(text: str | None) -> str | None:
     """The user's own words, byte for byte. Raises UsageError for what is no text."""
-    try:
-        words = sys.stdin.buffer.read().decode() if text == "-" else text
-        is_text = words is None or b"\0" not in words.encode()
-    except UnicodeError:
-        is_text = False
-    if not is_text:
+    words = sys.stdin.buffer.read().decode("utf-8", "surrogateescape") if text == "-" else text
+    if words is not None and not _is_text(words):
         raise UsageError("the prompt is not text: it holds a NUL byte, or bytes that are not UTF-8")
     return words
 
@@ -246,7 +255,10 @@ def _rules(path: Path | None) -> Any:
         with path.open("rb") as file:
             return json.loads(file.read(RULES_LIMIT_BYTES))
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(f"the permission rules in `{path.name}` cannot be read as JSON") from error
+        raise ConfigurationError(
+            f"the permission rules in `{path.name}` cannot be read as JSON",
+            hint='they look like `{"bash": {"*": "deny", "git *": "allow"}}`',
+        ) from error
 
 
 async def _with_session(
@@ -302,7 +314,7 @@ def _data(record: Dispatch) -> dict[str, Any]:
 
 def _render_sent(record: Dispatch) -> None:
     name = record.name
-    typer.echo(f"{name} is at work on {record.host}, in {record.remote_directory}")
+    typer.echo(clean(f"{name} is at work on {record.host}, in {record.remote_directory}", 4096))
     for command, what in (
         (f"remote-dispatch logs -f {name}", "look on"),
         (f"remote-dispatch collect {name}", "bring it home"),

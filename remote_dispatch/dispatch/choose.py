@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch.errors import HostNotReadyError
 from remote_dispatch.model import Model
+from remote_dispatch.opencode.catalogue import HOSTED_PROVIDER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,8 @@ def _model(host: str, asked: str | None, own: str | None, catalogue: Catalogue) 
             f"model `{asked}` is not there; it has {_listed(catalogue.models, asked)}",
             hint="name one with `--model`",
         )
+    # A hosted model of the session's own was not asked for here: the code would leave for a third party unseen.
+    own = None if own is None or Model.parse(own).provider == HOSTED_PROVIDER else own
     for candidate in (asked, own, catalogue.default_model):
         if candidate in catalogue.models:
             return Model.parse(str(candidate))

@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import re
+import time
 import zlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.stages import path_of
+from remote_dispatch.dispatch.store import write_whole
 from remote_dispatch.errors import IntegrityError
 from remote_dispatch.model import SESSION_ID, Todo
 from remote_dispatch.runner import directory as names
@@ -68,7 +70,7 @@ async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcom
     missing = tuple(child for child in _ids(present, "expected ", "") if child not in children)
     todos = await _fetch_todos(connection, run, folder, present, session["info"]["id"])
     outputs = await _fetch_tool_outputs(connection, run, folder, present)
-    return _as_at_home(record, Back(session, children, todos, outputs, missing))
+    return _as_at_home(record, Back(session, children, todos, outputs, missing), folder)
 
 
 async def fetch_logs(connection: Connection, record: Dispatch, folder: Folder) -> None:
@@ -157,11 +159,19 @@ async def _fetch_tool_outputs(
     return outputs
 
 
-def _as_at_home(record: Dispatch, back: Back) -> Back:
-    """Give everything that left under fresh ids its own ids again."""
+def _as_at_home(record: Dispatch, back: Back, folder: Folder) -> Back:
+    """Give everything that left under fresh ids its own ids again, and what was made there ids of its own.
+
+    The host keeps that session. Were its new messages here under the same ids, the session could never be sent there
+    again: ids are unique over all sessions of an OpenCode (1.18). They are decided once.
+    """
     id_map = record.travel.id_map if record.travel else {}
     if not id_map:
         return back
-    home = {travelling: own for own, travelling in id_map.items()}
+    if not folder.home_ids.exists():
+        made_there = transcripts.fresh_ids([back.session, *back.children.values()], int(time.time() * 1000))
+        home = made_there | transcripts.inverted(id_map)
+        write_whole(folder.home_ids, json.dumps(home).encode())
+    home = json.loads(folder.home_ids.read_bytes())
     children = {home.get(child, child): transcripts.rename(one, home) for child, one in back.children.items()}
     return replace(back, session=transcripts.rename(back.session, home), children=children)

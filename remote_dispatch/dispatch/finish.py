@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.collect import fetch, fetch_logs
 from remote_dispatch.dispatch.home import Homecoming, describe_refusals, merge
 from remote_dispatch.dispatch.report import Report, Step
-from remote_dispatch.dispatch.stages import PROBLEMS, clean_up, look
-from remote_dispatch.errors import DeadlinePassedError, RemoteDispatchError, TaskFailedError
+from remote_dispatch.dispatch.settle import is_collected, is_home, is_idle, settle
+from remote_dispatch.dispatch.stages import clean_up, look
+from remote_dispatch.errors import ConfigurationError, ConnectionLostError, DeadlinePassedError, RemoteDispatchError
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
 
 if TYPE_CHECKING:
@@ -20,42 +21,82 @@ if TYPE_CHECKING:
     from remote_dispatch.runner.status import RunStatus
 
 
+ATTEMPTS = 3
+
+
 async def bring_home(record: Dispatch, link: Link, store: Store, program: Program, report: Report) -> Dispatch:
     """Collect, merge, verify and clean up a dispatch whose run ended. Again changes nothing.
 
     Raises DeadlinePassedError while it still runs, IntegrityError when a copy is not equal to its source: then both
-    are kept, and the next call begins anew.
+    are kept, and the next call begins anew. A lost connection is made anew a few times.
     """
-    async with store.held(record):
-        record = store.load(record.id)
-        if is_home(record):
-            return record
-        if record.collected in (Collected.WHOLE, Collected.COPY):
-            return store.save(await _released(record, link))
-        return await _bring(record, link, store, program, report)
+    async with store.held(record.session_id or record.id):
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return await _bring_once(record.id, link, store, program, report)
+            except ConnectionLostError as error:
+                error.hint = f"the result is on {record.host}; `remote-dispatch collect {record.name}` brings it home"
+                if attempt == ATTEMPTS:
+                    raise
+                await link.drop()
+    raise AssertionError("unreachable")
 
 
-async def _bring(record: Dispatch, link: Link, store: Store, program: Program, report: Report) -> Dispatch:
+async def _bring_once(dispatch_id: str, link: Link, store: Store, program: Program, report: Report) -> Dispatch:
+    record = store.load(dispatch_id)
+    if is_home(record):
+        return record
+    if is_collected(record):
+        return await _released(record, link, store)
     connection = await link.connection()
     status = await look(connection, record)
-    record = store.save(settle(record, status))
-    if record.state in (State.STAGING, State.RUNNING):
-        raise DeadlinePassedError(
-            f"dispatch `{record.name}` is still running on {record.host}",
-            hint=f"look on with `remote-dispatch logs -f {record.name}`; `collect` without `--no-wait` waits",
+    record = store.update(record.id, lambda current: settle(current, status))
+    if not record.state.is_end and record.state is not State.FINISHED:
+        raise _not_ended(record, status)
+    if status.outcome is None or status.outcome.back_sha256 is None:
+        return await _without_result(record, status, link, store)
+    return await _bring(record, status.outcome, link, store, program, report)
+
+
+def _not_ended(record: Dispatch, status: RunStatus) -> DeadlinePassedError:
+    if is_idle(status):
+        return DeadlinePassedError(
+            f"dispatch `{record.name}` lies on {record.host} and was not launched yet",
+            hint=f"`remote-dispatch wait {record.name}` launches it, `remote-dispatch cancel {record.name}` removes it",
         )
-    outcome = status.outcome
-    if outcome is None or outcome.back_sha256 is None:
-        return record
+    return DeadlinePassedError(
+        f"dispatch `{record.name}` is still running on {record.host}",
+        hint=f"look on with `remote-dispatch logs -f {record.name}`; `collect` without `--no-wait` waits",
+    )
+
+
+async def _without_result(record: Dispatch, status: RunStatus, link: Link, store: Store) -> Dispatch:
+    """Nothing can come home. Where nothing ran, the copied files go; otherwise the record says where all of it is."""
+    if status.exists and not status.started and not record.is_cleaned_up:
+        return await _released(record, link, store)
+    return record
+
+
+async def _bring(
+    record: Dispatch, outcome: Outcome, link: Link, store: Store, program: Program, report: Report
+) -> Dispatch:
     folder = store.folder(record.id)
+    connection = await link.connection()
     report(Step("collect", f"bringing the result from {record.host}"))
-    back = await fetch(connection, record, folder, outcome)
-    await fetch_logs(connection, record, folder)
-    report(Step("merge", "merging it into the local session"))
-    homecoming = await _merged(record, back, folder, program)
-    record = store.save(_judged(record, homecoming, outcome))
-    folder.clear_scratch()
-    return store.save(await _released(record, link))
+    try:
+        back = await fetch(connection, record, folder, outcome)
+        await fetch_logs(connection, record, folder)
+        report(Step("merge", "merging it into the local session"))
+        homecoming = await _merged(record, back, folder, program)
+    except OSError as error:
+        raise ConfigurationError(
+            f"this machine: {(error.strerror or type(error).__name__).lower()}",
+            hint=f"the result is safe on {record.host}; then try again with `remote-dispatch collect {record.name}`",
+        ) from error
+    finally:
+        folder.clear_scratch()
+    record = store.update(record.id, lambda current: _judged(current, homecoming, outcome))
+    return await _released(record, link, store)
 
 
 async def _merged(record: Dispatch, back: Back, folder: Folder, program: Program) -> Homecoming:
@@ -66,46 +107,6 @@ async def _merged(record: Dispatch, back: Back, folder: Folder, program: Program
         kept = f"the result is safe on {record.host}; try again with `remote-dispatch collect {record.name}`"
         error.hint = f"{error.hint}; {kept}" if error.hint else kept
         raise
-
-
-def is_home(record: Dispatch) -> bool:
-    """Whether the whole result is home, and nothing is left to do on the host."""
-    return record.state.is_end and record.collected in (Collected.WHOLE, Collected.COPY) and record.is_cleaned_up
-
-
-def settle(record: Dispatch, status: RunStatus) -> Dispatch:
-    """Bring the stored state up to what the run directory shows. Raises TaskFailedError when that is gone."""
-    now = datetime.now(UTC)
-    if not status.exists:
-        if record.state.is_end or record.is_cleaned_up:
-            return record
-        raise TaskFailedError(
-            f"{record.host}: the run directory of `{record.name}` is gone",
-            hint="was it collected from another machine, or removed by hand?",
-        )
-    changes: dict[str, Any] = {"unreachable_since": None}
-    if status.directory is not None:
-        changes["remote_directory"] = str(status.directory)
-    if status.outcome is not None:
-        return _ended(record, status.outcome, now, changes)
-    if status.is_lost and not record.state.is_end:
-        detail = "the runner was killed on the host: it left no outcome"
-        return record.advance(State.LOST, now, kind="lost", detail=detail, **changes)
-    is_under_way = status.started or status.held == "yes"
-    return record.advance(State.RUNNING if is_under_way else record.state, now, **changes)
-
-
-def _ended(record: Dispatch, outcome: Outcome, now: datetime, changes: dict[str, Any]) -> Dispatch:
-    """A run without a back-file has failed; with one, the verdict waits for it. A cancelled run is that anyway."""
-    if outcome.back_sha256 is not None and outcome.problem != "terminated":
-        if outcome.problem is not None and not record.state.is_end:
-            changes |= {"kind": outcome.problem, "detail": f"the run on {record.host} ended with a fault"}
-        return record.advance(State.FINISHED, now, **changes)
-    if record.state.is_end:
-        return record.but(**changes)
-    end = State.CANCELLED if outcome.problem == "terminated" else State.FAILED
-    detail = PROBLEMS.get(outcome.problem or "", "the runner could not export the session")
-    return record.advance(end, now, kind=outcome.problem or "export-failed", detail=detail, **changes)
 
 
 def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispatch:
@@ -139,13 +140,16 @@ def _other_choice(record: Dispatch, homecoming: Homecoming) -> tuple[str, ...]:
     )
 
 
-async def _released(record: Dispatch, link: Link) -> Dispatch:
-    """Remove the run directory, now that everything in it is proved to be home. A failure costs only space there."""
+async def _released(record: Dispatch, link: Link, store: Store) -> Dispatch:
+    """Remove the run directory: everything in it is proved to be home, or nothing ran. A failure costs only space."""
     try:
         is_removed = await clean_up(await link.connection(), record)
     except RemoteDispatchError:
         is_removed = False
-    if is_removed:
-        return record.but(is_cleaned_up=True)
     warning = f"the run directory on {record.host} is still there; `remote-dispatch collect {record.name}` removes it"
-    return record.but(warnings=tuple(dict.fromkeys((*record.warnings, warning))))
+
+    def change(current: Dispatch) -> Dispatch:
+        kept = tuple(text for text in current.warnings if text != warning)
+        return current.but(is_cleaned_up=is_removed, warnings=kept if is_removed else (*kept, warning))
+
+    return store.update(record.id, change)

@@ -6,13 +6,13 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from remote_dispatch.dispatch.report import Report, Step, silent
-from remote_dispatch.dispatch.stages import path_of
+from remote_dispatch.dispatch.settle import is_idle, settle
+from remote_dispatch.dispatch.stages import launch, look, path_of
 from remote_dispatch.dispatch.tasks import together
-from remote_dispatch.errors import ConnectionLostError, DeadlinePassedError, HostUnreachableError, TaskFailedError
-from remote_dispatch.model import State
+from remote_dispatch.errors import ConnectionLostError, DeadlinePassedError, HostUnreachableError
 from remote_dispatch.runner.events import EventReader, describe
 from remote_dispatch.runner.scripts import script
 
@@ -55,29 +55,47 @@ async def follow(
     watch = Watch(show, report)
     try:
         async with asyncio.timeout(timeout_s):
-            await until_the_end(record, link, watch, lambda: _remark(record, store))
+            return await _followed(record, link, store, watch)
     except TimeoutError as error:
         raise DeadlinePassedError(
             f"dispatch `{record.name}` is still running on {record.host}",
             hint=f"the work goes on; wait again with `remote-dispatch wait {record.name}`",
         ) from error
-    now = datetime.now(UTC)
-    if watch.end == "gone":
-        raise TaskFailedError(
-            f"{record.host}: the run directory of `{record.name}` is gone",
-            hint="was it collected from another machine?",
-        )
-    if watch.end == "lost":
-        return store.save(
-            record.advance(
-                State.LOST, now, kind="lost", detail="the runner was killed: it left no outcome", unreachable_since=None
-            )
-        )
-    return store.save(record.advance(State.FINISHED, now, unreachable_since=None))
 
 
-async def until_the_end(record: Dispatch, link: Link, watch: Watch, on_lost: Callable[[], None] = lambda: None) -> None:
-    """Read until the run ended, over as many connections as it takes. `on_lost` is called once for each loss."""
+async def _followed(record: Dispatch, link: Link, store: Store, watch: Watch) -> Dispatch:
+    """The follower says when to look; what the run directory shows then decides."""
+
+    def remark(*, is_lost: bool) -> None:
+        since = datetime.now(UTC) if is_lost else None
+        store.update(record.id, lambda current: current.but(unreachable_since=since))
+
+    await until_the_end(record, link, watch, remark)
+    status = await look(await link.connection(), record)
+    while is_idle(status):
+        # Whoever sent it ended before it was launched.
+        watch.report(Step("launch", f"{record.host} imports it", record.name))
+        await launch(await link.connection(), record)
+        watch.end = None
+        await until_the_end(record, link, watch, remark)
+        status = await look(await link.connection(), record)
+    return store.update(record.id, lambda current: settle(current, status))
+
+
+class Remark(Protocol):
+    """Told when the connection is lost, and when it is there again."""
+
+    def __call__(self, *, is_lost: bool) -> None:
+        """Note it."""
+        ...
+
+
+def _no_remark(*, is_lost: bool) -> None:
+    del is_lost
+
+
+async def until_the_end(record: Dispatch, link: Link, watch: Watch, remark: Remark = _no_remark) -> None:
+    """Read until the follower on the host says that nothing more will come, over as many connections as it takes."""
 
     def note_unreachable(error: HostUnreachableError) -> None:
         watch.report(Step("unreachable", f"{error.message}; the work there goes on, trying again"))
@@ -88,14 +106,10 @@ async def until_the_end(record: Dispatch, link: Link, watch: Watch, on_lost: Cal
             await _watch(connection, record, watch)
         except ConnectionLostError as error:
             note_unreachable(error)
-            on_lost()
+            remark(is_lost=True)
             connection = await link.again(note_unreachable)
-
-
-def _remark(record: Dispatch, store: Store) -> None:
-    stored = store.load(record.id)
-    if stored.unreachable_since is None:
-        store.save(stored.but(unreachable_since=datetime.now(UTC)))
+            remark(is_lost=False)
+            watch.report(Step("note", f"connected to {record.host} again"))
 
 
 async def _watch(connection: Connection, record: Dispatch, watch: Watch) -> None:

@@ -19,6 +19,8 @@ class Step:
 
     phase: Phase
     text: str
+    dispatch: str | None = None
+    """The name of the dispatch, from the moment it has one."""
 
 
 Report = Callable[[Step | Progress], None]

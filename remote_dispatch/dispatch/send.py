@@ -22,9 +22,11 @@ from remote_dispatch.dispatch.prepare import (
     read_source,
 )
 from remote_dispatch.dispatch.report import Step
+from remote_dispatch.dispatch.settle import settle
 from remote_dispatch.dispatch.stages import clean_up, launch, stage_in
 from remote_dispatch.dispatch.tasks import together
 from remote_dispatch.errors import (
+    DeadlinePassedError,
     HostNotReadyError,
     HostUnreachableError,
     IntegrityError,
@@ -35,6 +37,7 @@ from remote_dispatch.model import Dispatch, Permissions, State
 from remote_dispatch.opencode.probe import Probed, probe
 from remote_dispatch.runner.brief import brief
 from remote_dispatch.runner.job import Job, Payload
+from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from remote_dispatch.dispatch.link import Link
@@ -42,7 +45,6 @@ if TYPE_CHECKING:
     from remote_dispatch.dispatch.store import Folder, Store
     from remote_dispatch.model import DispatchRequest, Host, RemoteFacts
     from remote_dispatch.opencode.program import Program
-    from remote_dispatch.remote.connection import Connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +65,20 @@ async def hand_over(
     Nothing is changed on either side before agent, model and OpenCode there are known to fit. On failure after the
     record was stored, the record says how far it came. `program` may be None for a new session.
     """
+    store.check_name(request.name)
     folder = store.reserve(datetime.now(UTC))
     try:
-        plan = await make_plan(request, link, store, program, folder, report)
-        record = store.create(folder, request, datetime.now(UTC))
+        # Alone with this session until the record is there: a second hand-over must see the first.
+        async with store.held(request.session_id or folder.path.name):
+            plan = await make_plan(request, link, store, program, folder, report)
+            record = store.create(folder, request, datetime.now(UTC))
     finally:
         store.discard(folder)
-    return await carry_out(record, plan, link, store, report)
+    try:
+        return await carry_out(record, plan, link, store, report)
+    except RemoteDispatchError as error:
+        error.dispatch = record.id
+        raise
 
 
 async def make_plan(
@@ -78,7 +87,7 @@ async def make_plan(
     """Lines 1 to 3: read the session and probe the host at the same time, then decide."""
     host = link.host
     check_host(host)
-    source, probed = await together(_read(request, program, folder, report), _probe(request, link, report))
+    source, probed = await _both(request, link, program, folder, report)
     origin = origin_of(source)
     try:
         choice = choose(request, host, origin, probed.catalogue)
@@ -101,46 +110,56 @@ async def make_plan(
 
 async def carry_out(record: Dispatch, plan: Plan, link: Link, store: Store, report: Report) -> Dispatch:
     """Lines 4 to 6: the record first, then the files, then the runner."""
-    facts, travel = plan.probed.facts, plan.outgoing.travel
-    run_directory = facts.state_directory / record.id
-    record = store.save(
-        record.advance(
-            State.STAGING,
-            datetime.now(UTC),
-            origin=origin_of(plan.source),
-            travel=travel,
-            run_directory=str(run_directory),
-            remote_directory=str(facts.directory),
-            session_id=record.request.session_id or plan.source.session["info"]["id"],
-            warnings=plan.source.warnings,
-        )
-    )
-    report(Step("stage", f"copying the session to {record.host}"))
+    record = store.update(record.id, lambda current: _staging(current, plan))
+    report(Step("stage", f"copying the session to {record.host} as `{record.name}`", record.name))
     connection = await link.connection()
     try:
-        await stage_in(connection, run_directory, _job(record, plan, link.host))
-        report(Step("launch", f"{record.host} imports it"))
+        await stage_in(connection, plan.probed.facts.state_directory / record.id, _job(record, plan, link.host))
+        chosen = f"`{plan.choice.agent}` with {plan.choice.model}"
+        report(Step("launch", f"{record.host} imports it, {chosen} will work on it", record.name))
         status = await launch(connection, record)
     except (HostNotReadyError, IntegrityError) as error:
-        store.save(record.advance(State.FAILED, datetime.now(UTC), kind=error.kind, detail=error.message))
-        error.hint = await _abandon(connection, record, error.hint)
+        await _abandon(record, link, store, State.FAILED, error.kind, error.message)
         raise
-    except HostUnreachableError as error:
+    except (HostUnreachableError, DeadlinePassedError) as error:
         error.hint = f"nothing is lost here; `remote-dispatch show {record.name}` tells whether it was launched"
         raise
-    return store.save(
-        record.advance(State.RUNNING, datetime.now(UTC), remote_directory=str(status.directory or facts.directory))
+    record = store.update(record.id, lambda current: settle(current, status))
+    if status.outcome is not None and not status.outcome.is_started:
+        await _abandon(record, link, store, record.state, record.kind, record.detail)
+        raise HostNotReadyError(record.host, record.detail or "the runner ended before it began", hint=_NOTHING_RAN)
+    return record
+
+
+_NOTHING_RAN = "nothing ran there, and the local session is as it was; put the cause right and send it again"
+
+
+def _staging(record: Dispatch, plan: Plan) -> Dispatch:
+    facts = plan.probed.facts
+    return record.advance(
+        State.STAGING,
+        datetime.now(UTC),
+        origin=origin_of(plan.source),
+        travel=plan.outgoing.travel,
+        run_directory=str(facts.state_directory / record.id),
+        remote_directory=clean(str(facts.directory), 4096),
+        session_id=record.request.session_id or plan.source.session["info"]["id"],
+        warnings=plan.source.warnings,
     )
 
 
-async def _abandon(connection: Connection, record: Dispatch, hint: str | None) -> str:
-    """Remove what was copied, since nothing ran; otherwise say where it is."""
+async def _abandon(record: Dispatch, link: Link, store: Store, state: State, kind: str | None, why: str | None) -> None:
+    """Remove what was copied, since nothing ran; otherwise the record says where it is."""
     try:
-        is_removed = await clean_up(connection, record)
+        is_removed = await clean_up(await link.connection(), record)
     except RemoteDispatchError:
         is_removed = False
     left = "" if is_removed else f"; the copied files are still there, in {record.run_directory}"
-    return f"{hint or 'the local session is as it was'}{left}"
+    detail = f"{(why or '').removeprefix(f'{record.host}: ')}{left}"
+    now = datetime.now(UTC)
+    store.update(
+        record.id, lambda current: current.advance(state, now, kind=kind, detail=detail, is_cleaned_up=is_removed)
+    )
 
 
 def check_host(host: Host) -> None:
@@ -157,13 +176,17 @@ def check_host(host: Host) -> None:
         )
 
 
-async def _read(request: DispatchRequest, program: Program | None, folder: Folder, report: Report) -> Source:
+async def _both(
+    request: DispatchRequest, link: Link, program: Program | None, folder: Folder, report: Report
+) -> tuple[Source, Probed]:
+    """The session, and what the host has: asked at the same time."""
     if request.session_id is None:
-        return new_source(request, "1.18.33", int(time.time() * 1000))
+        probed = await _probe(request, link, report)
+        return new_source(request, probed.facts.opencode_version or "", int(time.time() * 1000)), probed
     if program is None:
         raise UsageError("sending a session needs OpenCode on this machine")
     report(Step("export", "exporting the session"))
-    return await read_source(program, request.session_id, folder)
+    return await together(read_source(program, request.session_id, folder), _probe(request, link, report))
 
 
 async def _probe(request: DispatchRequest, link: Link, report: Report, *, fresh: bool = False) -> Probed:

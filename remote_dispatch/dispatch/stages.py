@@ -44,38 +44,22 @@ async def stage_in(connection: Connection, run_directory: PurePosixPath, job: Jo
 
 
 async def launch(connection: Connection, record: Dispatch) -> RunStatus:
-    """Start the runner, detached, and return once the import is proved and the brief runs.
+    """Start the runner, detached, and return once the import is proved and the brief runs, or the runner has ended.
 
-    A second launch of the same dispatch does nothing. Raises HostNotReadyError when the host refuses
-    the session, IntegrityError when a file arrived damaged.
+    A second launch of the same dispatch does nothing. Raises HostNotReadyError when no runner came up, IntegrityError
+    when a file arrived damaged.
     """
     completed = await connection.run(
         script("launch"), path_of(record), str(LAUNCH_WAIT_S), timeout_s=LAUNCH_WAIT_S + 60.0
     )
     state = _read(record, lambda: parse_launch(completed.stdout))
     if state is LaunchState.DAMAGED:
-        raise IntegrityError(
-            f"{record.host}: a file arrived damaged",
-            hint=f"send it again; `remote-dispatch show {record.name}` has the details",
-        )
+        raise IntegrityError(f"{record.host}: a file arrived damaged", hint="nothing ran there; send it again")
     if state in (LaunchState.FAILED, LaunchState.ABSENT):
         raise HostNotReadyError(
             record.host, "the runner did not start", hint="is the home directory there full, or read-only?"
         )
-    status = await look(connection, record)
-    if status.outcome is not None and not status.outcome.is_started:
-        raise refusal(record, status)
-    return status
-
-
-def refusal(record: Dispatch, status: RunStatus) -> HostNotReadyError:
-    """The error for a runner that ended before the brief ran."""
-    problem = status.outcome.problem if status.outcome else None
-    return HostNotReadyError(
-        record.host,
-        PROBLEMS.get(problem or "", "the runner ended before it began"),
-        hint="nothing ran there, and the local session is as it was; put the cause right and send it again",
-    )
+    return await look(connection, record)
 
 
 async def look(connection: Connection, record: Dispatch) -> RunStatus:

@@ -18,9 +18,10 @@ from pydantic import ValidationError
 from remote_dispatch.dispatch.names import new_id, new_name
 from remote_dispatch.errors import ConfigurationError, DeadlinePassedError, UnknownNameError, UsageError
 from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Dispatch, DispatchRequest, Moment, State
+from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from datetime import datetime
 
 _RECORD = "record.json"
@@ -62,6 +63,11 @@ class Folder:
         return [path for path in (self.back, *sorted((self.path / "back-children").glob("*.json.gz"))) if path.exists()]
 
     @property
+    def home_ids(self) -> Path:
+        """The ids at home of what travelled under others, or was made on the host beside them."""
+        return self.path / "home-ids.json"
+
+    @property
     def copy(self) -> Path:
         """The copies that a merge decided on, so that a second attempt imports the same ones."""
         return self.path / "copy.json"
@@ -100,10 +106,18 @@ class Store:
         if not (folder.path / _RECORD).exists():
             shutil.rmtree(folder.path, ignore_errors=True)
 
+    def check_name(self, name: str | None) -> None:
+        """Raise UsageError when a dispatch cannot be called so. None is fine: a name is made up then."""
+        if name is not None and not DISPATCH_NAME.fullmatch(name):
+            raise UsageError(
+                f"`{clean(name, 60)}` is not a name: 2 to 31 of a-z, 0-9 and `-`, a letter first",
+                hint="leave `--name` out, and a name is made up",
+            )
+        self._free_name(name)
+
     def create(self, folder: Folder, request: DispatchRequest, now: datetime) -> Dispatch:
         """Record a dispatch under the asked name, or a new one. Raises UsageError when the name is taken or odd."""
-        if request.name is not None and not DISPATCH_NAME.fullmatch(request.name):
-            raise UsageError(f"`{request.name}` is not a name: 2 to 31 of a-z, 0-9 and `-`, a letter first")
+        self.check_name(request.name)
         with _alone_in(self.root):
             name = self._free_name(request.name)
             history = (Moment(state=State.NEW, at=now),)
@@ -114,10 +128,21 @@ class Store:
         write_whole(self.folder(record.id).path / _RECORD, record.model_dump_json(indent=1).encode())
         return record
 
+    def update(self, dispatch_id: str, change: Callable[[Dispatch], Dispatch]) -> Dispatch:
+        """Change the record as it is now, with no other process in between; `change` may be called with a newer one.
+
+        Every change after the first save goes this way: several commands may look after one dispatch.
+        """
+        folder = self.folder(dispatch_id)
+        with _alone_in(folder.path):
+            return self.save(change(self._read(folder.path / _RECORD)))
+
     def load(self, name: str) -> Dispatch:
         """Read a dispatch by name or id. Raises UnknownNameError with the known names."""
+        if DISPATCH_ID.fullmatch(name) and (self.folder(name).path / _RECORD).exists():
+            return self._read(self.folder(name).path / _RECORD)
         for record in self.all():
-            if name in (record.name, record.id):
+            if name == record.name:
                 return record
         known = ", ".join(record.name for record in self.all()[-10:])
         raise UnknownNameError(
@@ -126,11 +151,11 @@ class Store:
         )
 
     @asynccontextmanager
-    async def held(self, record: Dispatch) -> AsyncIterator[None]:
-        """Be the only process that merges into this local session; wait for another one to end first."""
+    async def held(self, key: str) -> AsyncIterator[None]:
+        """Be the only process that sends or merges this local session (its id); wait for another one to end first."""
         locks = self.root.parent / "locks"
         make_private(locks)
-        name = locks / (record.session_id or record.id)
+        name = locks / key
         with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
             try:
                 async with asyncio.timeout(HELD_LIMIT_S):
@@ -138,16 +163,30 @@ class Store:
                         await asyncio.sleep(HELD_POLL_S)
             except TimeoutError as error:
                 raise DeadlinePassedError(
-                    "another command still merges into this session", hint="try again later"
+                    "another command still sends or merges this session", hint="try again later"
                 ) from error
             yield
 
     def all(self) -> list[Dispatch]:
-        """Read every dispatch, oldest first."""
+        """Read every dispatch that can be read, oldest first."""
+        records = (self._try(path) for path in self._records())
+        return [record for record in records if record is not None]
+
+    def unreadable(self) -> list[str]:
+        """Return the ids of the dispatches whose records cannot be read: broken, or of a newer remote-dispatch."""
+        return [path.parent.name for path in self._records() if self._try(path) is None]
+
+    def _records(self) -> list[Path]:
         if not self.root.is_dir():
             return []
         folders = sorted(path for path in self.root.iterdir() if DISPATCH_ID.fullmatch(path.name))
-        return [self._read(path / _RECORD) for path in folders if (path / _RECORD).exists()]
+        return [path / _RECORD for path in folders if (path / _RECORD).exists()]
+
+    def _try(self, path: Path) -> Dispatch | None:
+        try:
+            return self._read(path)
+        except ConfigurationError:
+            return None
 
     def _free_name(self, asked: str | None) -> str:
         taken = {record.name for record in self.all()}

@@ -118,10 +118,12 @@ class Registry:
         return f"known: {', '.join(names)}{more}" if names else "no hosts are configured"
 
     def _hint(self, name: str) -> str:
-        if close := _closest(name, self.names):
-            return f"did you mean `{close}`?"
+        close = _closest(name, self.names)
         if is_speakable(name) and self._is_alias(name):
-            return f"it is an alias of ~/.ssh/config: `remote-dispatch hosts add {name} {name}` makes it a host"
+            other = f", or did you mean `{close}`?" if close else ""
+            return f"it is an alias of ~/.ssh/config: `remote-dispatch hosts add {name} {name}` makes it a host{other}"
+        if close:
+            return f"did you mean `{close}`?"
         return "add it with `remote-dispatch hosts add NAME ADDRESS`"
 
 

@@ -60,8 +60,15 @@ find_opencode() {
   # Last, what a login shell would find.
   PATH=$(login_path):$PATH sh -c 'command -v opencode'
 }
-login_path() { # `env` says it the same way in every shell; start-up files may print, ask or hang
-  limited 10 "${SHELL:-/bin/sh}" -l -c env </dev/null | sed -n 's/^PATH=//p' | tail -n 1
+login_path() { # `env` says it the same way in every shell; start-up files may print, ask, hang or leave something running
+  # shellcheck disable=SC2016 # the login shell expands it
+  case ${SHELL:-/bin/sh} in
+    *csh) set -- -c 'env; echo :end' ;; # takes -l only when it is alone
+    # Installers add to .bashrc and .zshrc, which are read, or read to their end, by an interactive shell only.
+    *bash | *zsh) set -- -l -c 'env; exec "$SHELL" -i -c "env; echo :end"' ;;
+    *) set -- -l -c 'env; echo :end' ;;
+  esac
+  limited 10 "${SHELL:-/bin/sh}" "$@" </dev/null | sed -n -e '/^:end$/q' -e 's/^PATH=//p' | tail -n 1
 }
 now() { # milliseconds where date knows them
   moment=$(date +%s%3N 2>/dev/null)

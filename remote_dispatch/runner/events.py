@@ -7,6 +7,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from remote_dispatch.text import mask_addresses
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -140,7 +142,7 @@ def _tokens(part: dict[str, Any]) -> Progress | None:
 
 def _error_text(error: dict[str, Any]) -> str:
     name, message = clean(error.get("name")), clean(_mapping(error.get("data")).get("message"))
-    return ": ".join(text for text in (name, message) if text)
+    return mask_addresses(": ".join(text for text in (name, message) if text))
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -25,13 +25,14 @@ ASCII = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
 def test_programs_get_one_json_line_for_each_report(capsys: pytest.CaptureFixture[str]) -> None:
     screen = Screen(is_json=True)
     with screen.live():
-        screen(Step("stage", "copying"))
+        screen(Step("stage", "copying", "kumo"))
         screen(Step("alive", "box is working"))
         screen(Progress("tool", "make test", tool="bash"))
         screen(Progress("tokens", "", tokens=15))
     output = capsys.readouterr()
     lines = [json.loads(line) for line in output.out.splitlines()]
-    assert lines[0] == {"type": "step", "phase": "stage", "text": "copying"}
+    assert lines[0] == {"type": "step", "phase": "stage", "text": "copying", "dispatch": "kumo"}
+    assert screen.dispatch == "kumo"
     assert [line["type"] for line in lines] == ["step", "tool", "tokens"]
     assert lines[1].items() >= {"text": "make test", "tool": "bash", "is_error": False}.items()
     assert output.err == ""

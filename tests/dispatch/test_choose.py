@@ -71,7 +71,12 @@ def test_a_sub_agent_of_the_session_is_no_candidate() -> None:
     assert _choice(flag={"model": "own/small"}, own={"agent": "general"}).agent == "build"
 
 
-@pytest.mark.parametrize("where", ["flag", "entry", "own"])
+def test_the_sessions_own_hosted_model_was_not_asked_for_there() -> None:
+    with pytest.raises(HostNotReadyError, match="no provider there"):
+        _choice(own={"model": "opencode/free"}, host={"models": ("opencode/free",)})
+
+
+@pytest.mark.parametrize("where", ["flag", "entry"])
 def test_a_hosted_model_is_used_when_it_is_asked_for(where: str) -> None:
     only = {"models": ("opencode/free",)}
     assert str(_choice(**{where: {"model": "opencode/free"}}, host=only).model) == "opencode/free"

@@ -105,9 +105,27 @@ def test_a_finished_run_does_not_go_back() -> None:
 
 
 def test_a_run_directory_that_is_gone_is_an_error_while_something_is_expected_there() -> None:
-    for state in (State.STAGING, State.RUNNING, State.FINISHED):
+    for state in (State.RUNNING, State.FINISHED):
         with pytest.raises(TaskFailedError, match="run directory of `kumo` is gone"):
             settle(a_record(state, **RUN), RunStatus(exists=False))
+
+
+def test_a_dispatch_that_never_reached_its_host_has_failed_and_nothing_ran() -> None:
+    settled = settle(a_record(State.STAGING, **RUN), RunStatus(exists=False))
+    assert (settled.state, settled.kind) == (State.FAILED, "never-sent")
+
+
+def test_a_dispatch_that_was_staged_and_never_launched_is_neither_running_nor_lost() -> None:
+    for held in ("no", "dead"):
+        settled = settle(a_record(State.STAGING, **RUN), RunStatus(exists=True, held=held))
+        assert settled.state is State.STAGING
+
+
+def test_a_lost_run_says_where_its_conversation_is() -> None:
+    settled = settle(a_record(State.RUNNING, **RUN), RunStatus(exists=True, started=True, held="dead"))
+    assert settled.state is State.LOST
+    assert settled.detail is not None
+    assert str(settled.run_directory) in settled.detail
 
 
 def test_a_run_directory_that_we_removed_may_be_gone() -> None:

@@ -193,9 +193,21 @@ def test_a_broken_record_is_named_and_left_alone(store: Store, content: str) -> 
     record = _create(store, "kumo")
     path = store.folder(record.id).path / "record.json"
     path.write_text(content)
+    other = _create(store, "nebu")
+    assert store.all() == [other]
+    assert store.unreadable() == [record.id]
     with pytest.raises(ConfigurationError, match=record.id):
-        store.all()
+        store.load(record.id)
     assert path.read_text() == content
+
+
+def test_an_update_starts_from_the_record_as_it_is_now(store: Store) -> None:
+    record = _create(store, "kumo")
+    store.update(record.id, lambda current: current.but(answer="42"))
+    ended = store.update(record.id, lambda current: current.advance(State.DONE, current.history[0].at))
+    assert (ended.answer, ended.state) == ("42", State.DONE)
+    stale = store.update(record.id, lambda current: current.advance(State.RUNNING, record.history[0].at))
+    assert stale.state is State.DONE
 
 
 def test_what_is_no_dispatch_is_ignored(store: Store) -> None:

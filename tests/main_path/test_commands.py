@@ -130,12 +130,14 @@ def test_the_answer_is_the_same_for_programs_and_in_the_record(world: World) -> 
     assert {key: value for key, value in shown.data.items() if key != "remark"} == sent.data
 
 
-def test_a_record_of_the_future_is_an_error_and_stays_as_it_is(world: World) -> None:
+def test_a_record_of_the_future_is_a_warning_and_stays_as_it_is(world: World) -> None:
     world.send("!say done", "--new", "--model", "test/model", "--name", "kumo")
     path = world.dispatch_folders()[0] / "record.json"
-    path.write_text(json.dumps({"schema_version": 9, "something": "else"}))
+    path.write_text(json.dumps({"name": "kumo", "schema_version": 9, "something": "else"}))
+    assert world.send("!say done", "--new", "--model", "test/model", "--name", "nebu").exit_code == 0
     ran = world.cli("list", "--json")
-    assert (ran.exit_code, ran.error["kind"]) == (11, "configuration")
+    assert (ran.exit_code, [one["name"] for one in ran.data["dispatches"]]) == (3, ["nebu"])
+    assert path.parent.name in ran.stderr
     assert "something" in path.read_text()
 
 

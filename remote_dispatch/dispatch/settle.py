@@ -1,0 +1,83 @@
+"""What the facts of a run directory mean for the record. Forward only: an end state never changes."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from remote_dispatch.dispatch.stages import PROBLEMS
+from remote_dispatch.errors import TaskFailedError
+from remote_dispatch.model import Collected, Dispatch, Outcome, State
+from remote_dispatch.text import clean
+
+if TYPE_CHECKING:
+    from remote_dispatch.runner.status import RunStatus
+
+_PATH_LIMIT = 4096
+
+
+def is_home(record: Dispatch) -> bool:
+    """Whether the whole result is home, and nothing is left to do on the host."""
+    return record.state.is_end and is_collected(record) and record.is_cleaned_up
+
+
+def is_collected(record: Dispatch) -> bool:
+    """Whether the whole result is in a session of this machine."""
+    return record.collected in (Collected.WHOLE, Collected.COPY)
+
+
+def is_idle(status: RunStatus) -> bool:
+    """Whether the dispatch lies on its host and was never begun: launching it is safe, and is what it waits for."""
+    return status.exists and status.outcome is None and not status.started and status.held != "yes"
+
+
+def settle(record: Dispatch, status: RunStatus) -> Dispatch:
+    """Bring the stored state up to what the run directory shows. Raises TaskFailedError when that is gone too early."""
+    now = datetime.now(UTC)
+    if not status.exists:
+        return _gone(record, now)
+    changes: dict[str, Any] = {"unreachable_since": None}
+    if status.directory is not None:
+        changes["remote_directory"] = clean(str(status.directory), _PATH_LIMIT)
+    if record.state.is_end:
+        return record.but(**changes)
+    if status.outcome is not None:
+        return _ended(record, status.outcome, now, changes)
+    if status.is_lost:
+        detail = f"the runner was killed on the host and left no outcome; {whereabouts(record)}"
+        return record.advance(State.LOST, now, kind="lost", detail=detail, **changes)
+    return record.but(**changes) if is_idle(status) else record.advance(State.RUNNING, now, **changes)
+
+
+def whereabouts(record: Dispatch) -> str:
+    """Where on the host the conversation is, when it could not be brought home."""
+    session = record.travel.session_id if record.travel else record.session_id
+    return (
+        f"what was done is in OpenCode there, session {session} in {record.remote_directory}, "
+        f"and the run directory is kept: {record.run_directory}"
+    )
+
+
+def _gone(record: Dispatch, now: datetime) -> Dispatch:
+    if record.state.is_end or record.is_cleaned_up:
+        return record
+    if record.state.rank <= State.STAGING.rank:
+        return record.advance(State.FAILED, now, kind="never-sent", detail="it never reached the host; nothing ran")
+    raise TaskFailedError(
+        f"{record.host}: the run directory of `{record.name}` is gone",
+        hint="was it collected from another machine, or removed by hand?",
+    )
+
+
+def _ended(record: Dispatch, outcome: Outcome, now: datetime, changes: dict[str, Any]) -> Dispatch:
+    """A run without a back-file has failed; with one, the verdict waits for it. A cancelled run is that anyway."""
+    if outcome.back_sha256 is not None and outcome.problem != "terminated":
+        if outcome.problem is not None:
+            changes |= {"kind": outcome.problem, "detail": f"the run on {record.host} ended with a fault"}
+        return record.advance(State.FINISHED, now, **changes)
+    end = State.CANCELLED if outcome.problem == "terminated" else State.FAILED
+    kind = outcome.problem or "export-failed"
+    detail = PROBLEMS.get(kind, "the runner could not export the session")
+    if outcome.is_started and outcome.back_sha256 is None:
+        detail = f"{detail}; {whereabouts(record)}"
+    return record.advance(end, now, kind=kind, detail=detail, **changes)
