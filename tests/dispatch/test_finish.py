@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remote_dispatch.dispatch.finish import is_home, settle
+from remote_dispatch.dispatch.settle import is_home, settle
 from remote_dispatch.errors import TaskFailedError
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
 from remote_dispatch.runner.status import RunStatus
