@@ -22,7 +22,7 @@ from remote_dispatch.text import clean
 if TYPE_CHECKING:
     from remote_dispatch.dispatch.collect import Back
     from remote_dispatch.dispatch.store import Folder
-    from remote_dispatch.model import Dispatch
+    from remote_dispatch.model import Dispatch, Todo
     from remote_dispatch.opencode.program import Program
     from remote_dispatch.transcript import Message, Transcript, Verdict
 
@@ -87,8 +87,10 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
         session_id, is_copy = base["info"]["id"], False
     for child in back.missing:
         merging.warnings.append(f"a sub-agent's session stays on {record.host}: it could not be exported ({child})")
-    await _place_tool_outputs(merging, session_id)
-    await _place_todos(merging, session_id)
+    if back.tool_outputs or back.todos:
+        surroundings = await program.surroundings(session_id)
+        await _place_tool_outputs(back, surroundings.data_directory)
+        await _place_todos(merging, session_id, surroundings.todos)
     return Homecoming(session_id, is_copy, len(fresh), verdict, tuple(merging.warnings))
 
 
@@ -225,23 +227,20 @@ def _differs(before: Transcript, after: Transcript, key: str) -> bool:
     return bool(was != after["info"].get(key))
 
 
-async def _place_tool_outputs(merging: _Merge, session_id: str) -> None:
-    if not merging.back.tool_outputs:
-        return
-    surroundings = await merging.program.surroundings(session_id)
-    place = surroundings.data_directory / "tool-output"
+async def _place_tool_outputs(back: Back, data_directory: Path) -> None:
+    """Beside those that are there; none is ever overwritten."""
+    place = data_directory / "tool-output"
     place.mkdir(mode=0o700, exist_ok=True)
-    for name, path in merging.back.tool_outputs.items():
+    for name, path in back.tool_outputs.items():
         if not (place / name).exists():
             await asyncio.to_thread(shutil.copyfile, path, place / name)
 
 
-async def _place_todos(merging: _Merge, session_id: str) -> None:
+async def _place_todos(merging: _Merge, session_id: str, present: tuple[Todo, ...]) -> None:
     """OpenCode has no import for todos: they are written to its database, in a shape that its own tool writes."""
-    if merging.back.todos:
-        todos = merging.back.todos
-        if (await merging.program.surroundings(session_id)).todos != todos:
-            await merging.program.put_todos(session_id, todos, merging.now_ms)
+    todos = merging.back.todos
+    if todos and todos != present:
+        await merging.program.put_todos(session_id, todos, merging.now_ms)
 
 
 def describe_refusals(verdict: Verdict) -> tuple[str, ...]:
