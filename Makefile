@@ -8,7 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 OPENCODE_DIRECTORY := .cache/opencode
-SHELL_FILES := $(shell git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+SHELL_FILES := $(shell find . \( -name .venv -o -name .cache -o -name .git \) -prune -o -name '*.sh' -print) $(wildcard .ci/run)
 # PYTHON_JOBS limits the tests that run at the same time; each real OpenCode wants a core and half a gigabyte.
 PYTHON_JOBS ?= auto
 

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.rig.guard import guard_the_real_home
-from tests.rig.real import (
-    lab,
-    local_home,
-    local_project,
-    real_opencode,
-    remote_home,
-    remote_project,
-    scripted_model,
-)
+from tests.rig.real import real_opencode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["lab", "local_home", "local_project", "real_opencode", "remote_home", "remote_project", "scripted_model"]
+__all__ = ["real_opencode"]
 
 PREFIXES = ("XDG_", "OPENCODE_", "REMOTE_DISPATCH_")
 KEPT = ("REMOTE_DISPATCH_TEST_",)
 
 guard_the_real_home()
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell has its background jobs ignore Ctrl-C, and so would every program that the tests start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

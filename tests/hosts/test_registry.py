@@ -397,6 +397,15 @@ def test_an_alias_of_ssh_is_offered_as_a_host(home: Home) -> None:
     assert "`remote-dispatch hosts add gpu gpu`" in hint
 
 
+def test_an_alias_of_ssh_is_offered_before_a_similar_name_and_that_one_too(home: Home) -> None:
+    home.write(hosts(lab2="me@10.0.0.5"))
+    error = error_of(home.registry(is_alias={"lab"}.__contains__), "lab")
+    assert error.message == "no host is named `lab`; known: `lab2`"
+    assert error.hint == (
+        "it is an alias of ~/.ssh/config: `remote-dispatch hosts add lab lab` makes it a host, or did you mean `lab2`?"
+    )
+
+
 def test_without_hosts_the_hint_says_how_to_add_one(home: Home) -> None:
     error = error_of(home.registry(), "lab")
     assert error.message == "no host is named `lab`; no hosts are configured"

@@ -89,7 +89,7 @@ def test_p30_an_unknown_host_is_exit_10_and_lists_names_only(world: World) -> No
     assert world.connections() == 0
 
 
-@pytest.mark.parametrize("address", [f"{USER}@127.0.0.1", f"{USER}@localhost", "127.0.0.1"])
+@pytest.mark.parametrize("address", [f"{USER}@localhost", "127.0.0.1"])
 def test_p30_an_address_in_the_hosts_file_is_shown_nowhere(world: World, address: str) -> None:
     session = world.local_session()
     world.write_hosts(pi={"host": address, "port": free_port()})
@@ -116,24 +116,13 @@ def test_p30_not_ready_in_time_names_no_address(world: World) -> None:
     gate.touch()
 
 
-@pytest.mark.parametrize(
-    "address",
-    [
-        "-Fevil.conf",
-        "-oProxyCommand=touch canary",
-        "user@-oX",
-        "a b",
-        "h;touch canary",
-        "$(touch canary)",
-        "u@h:22:22",
-        "",
-    ],
-)
-def test_p31_what_is_no_address_is_refused(world: World, address: str) -> None:
+def test_p31_what_is_no_address_is_refused(world: World) -> None:
     session = world.local_session()
-    world.write_hosts(pi={"host": address})
-    ran = world.send("!say done", "--session", session)
-    assert (ran.exit_code, ran.error["kind"]) == (11, "configuration")
+    options = ("-Fevil.conf", "-oProxyCommand=touch canary", "user@-oX")
+    for address in (*options, "a b", "h;touch canary", "$(touch canary)", "u@h:22:22", ""):
+        world.write_hosts(pi={"host": address})
+        ran = world.send("!say done", "--session", session)
+        assert (ran.exit_code, ran.error["kind"]) == (11, "configuration"), address
     assert not (world.laptop.project / "canary").exists()
     assert world.connections() == 0
 

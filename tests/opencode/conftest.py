@@ -116,6 +116,16 @@ class Box:
         """Put a program there that answers every listing with one model, in a hundredth of the stub's time."""
         return self.put_program((directory or self.bin) / "opencode", _QUICK.format(calls=self._calls))
 
+    def use_login_shell(self, name: str, file: str, line: str) -> None:
+        """Make this the account's shell, with one line in one of its start-up files; skip where it is missing."""
+        shell = shutil.which(name)
+        if shell is None:
+            pytest.skip(f"{name} is not installed")
+        self.environment["SHELL"] = shell
+        path = self.home / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{line}\n")
+
     def set(self, **variables: str) -> None:
         """Set variables of every OpenCode that starts from now on."""
         self._variables.write_text("".join(f"export {name}='{value}'\n" for name, value in variables.items()))

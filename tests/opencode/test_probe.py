@@ -113,6 +113,44 @@ async def test_the_binary_is_found_where_a_login_shell_finds_it(box: Box) -> Non
     assert probed.facts.path.startswith(f"{binary.parent}:")
 
 
+# What each login shell reads, and a line that adds a directory to PATH in its language.
+LOGIN_SHELLS = [
+    ("bash", ".bash_profile", "export PATH='{}':$PATH"),
+    ("bash", ".bashrc", "case $- in *i*) ;; *) return ;; esac; echo hello; export PATH='{}':$PATH"),
+    ("zsh", ".zprofile", "export PATH='{}':$PATH"),
+    ("zsh", ".zshrc", "[[ -o interactive ]] || return; echo hello; read answer; export PATH='{}':$PATH"),
+    ("fish", ".config/fish/config.fish", "set -gx PATH '{}' $PATH"),
+    ("tcsh", ".tcshrc", "setenv PATH '{}':$PATH"),
+]
+
+
+@pytest.mark.usefixtures("needs_no_opencode_beside")
+@pytest.mark.parametrize(("shell", "file", "line"), LOGIN_SHELLS)
+async def test_what_a_start_up_file_of_the_login_shell_adds_is_found(
+    one_box: Box, shell: str, file: str, line: str
+) -> None:
+    binary = one_box.install_quick(one_box.home / "somewhere of my own")
+    one_box.use_login_shell(shell, file, line.format(binary.parent))
+    facts = (await one_box.probe()).facts
+    assert facts.opencode == PurePosixPath(binary)
+    assert facts.path is not None
+    assert str(binary.parent) in facts.path.split(":")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+@pytest.mark.parametrize("trouble", ["exec true", "exit 3", "sleep 300 &"])
+async def test_a_start_up_file_for_people_at_a_terminal_does_no_harm(one_box: Box, shell: str, trouble: str) -> None:
+    one_box.install_quick()
+    one_box.use_login_shell(shell, f".{shell}rc", trouble)
+    profile = one_box.home / {"bash": ".bash_profile", "zsh": ".zprofile"}[shell]
+    profile.write_text("export PATH=/mine:$PATH\n")
+    began = time.monotonic()
+    path = (await one_box.probe()).facts.path
+    assert path is not None
+    assert path.startswith("/mine:")
+    assert time.monotonic() - began < 8
+
+
 @pytest.mark.usefixtures("needs_no_opencode_beside")
 async def test_a_missing_binary_is_an_error_that_says_where_to_name_it(box: Box) -> None:
     with pytest.raises(HostNotReadyError, match="OpenCode was not found there") as caught:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from remote_dispatch.demo.provider import ModelCall
 
 LAPTOP_MODEL = {"providerID": "here", "modelID": "large"}
+OUTSIDE = "/etc/hostname"
+"""A file that OpenCode asks for permission to read: it is outside of every project."""
 DISPATCH_S = 120
 
 

@@ -26,34 +26,29 @@ def test_a_session_sent_twice_comes_home_twice_in_order(machines: Machines) -> N
     assert all(text in heard(machines.calls(session)[-1]) for text in said[:-1])
 
 
-def test_a_session_sent_twice_before_it_is_collected_loses_nothing(machines: Machines) -> None:
+def test_a_session_sent_twice_before_it_is_collected_loses_nothing_and_its_copy_goes_on(machines: Machines) -> None:
     session = machines.session("hello", "at home")
     first = machines.send("!sleep 3\n!say first errand", "--detach", session=session)
     second = machines.send("!todo look\n!task !say below\n!say second errand", "--detach", session=session)
     assert (first.exit_code, second.exit_code) == (0, 0), first.stderr + second.stderr
     ran = machines.command("collect", first.data["name"])
     assert (ran.exit_code, ran.data["copy_session_id"]) == (0, None), ran.stderr
+    machines.talk("!say moved on", session)
+    moved = stored(machines.laptop, session)
+    said = answers(moved)
+    assert (said[0], said[1].endswith("first errand"), said[2]) == ("at home", True, "moved on")
+
     copied = machines.command("collect", second.data["name"])
-    assert (copied.exit_code, copied.data["collected"]) == (3, "copy"), copied.stderr
-    said = answers(stored(machines.laptop, session))
-    assert (said[0], said[1].endswith("first errand")) == ("at home", True)
-    copy = stored(machines.laptop, copied.data["copy_session_id"])
-    assert answers(copy) == ["at home", "second errand"]
+    assert (copied.exit_code, copied.data["collected"], copied.data["session_id"]) == (3, "copy", session), (
+        copied.stderr
+    )
+    assert stored(machines.laptop, session)["messages"] == moved["messages"]
+    identity = copied.data["copy_session_id"]
+    machines.talk("!say the copy goes on", identity)
+    copy = stored(machines.laptop, identity)
+    assert answers(copy) == ["at home", "second errand", "the copy goes on"]
     (task,) = tool_parts(copy, "task")
     child = stored(machines.laptop, task["state"]["metadata"]["sessionId"])
-    assert (answers(child), child["info"]["parent_id"]) == (["below"], copy["info"]["id"])
-    todos = machines.laptop.query("select content from todo where session_id = ?", copy["info"]["id"])
+    assert (answers(child), child["info"]["parent_id"]) == (["below"], identity)
+    todos = machines.laptop.query("select content from todo where session_id = ?", identity)
     assert [todo["content"] for todo in todos] == ["look"]
-
-
-def test_a_session_that_moved_on_gets_the_result_as_a_copy_that_goes_on(machines: Machines) -> None:
-    session = machines.session("hello", "at home")
-    sent = machines.send("!task !say below\n!say from the host", "--detach", session=session)
-    machines.talk("!say moved on", session)
-    moved = machines.laptop.export(session)
-    ran = machines.command("collect", sent.data["name"])
-    assert (ran.exit_code, ran.data["collected"], ran.data["session_id"]) == (3, "copy", session), ran.stderr
-    copy = ran.data["copy_session_id"]
-    machines.talk("!say the copy goes on", copy)
-    assert answers(stored(machines.laptop, copy)) == ["at home", "from the host", "the copy goes on"]
-    assert machines.laptop.export(session)["messages"] == moved["messages"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.real.conftest import answers, stored, tool_parts
+from tests.real.conftest import OUTSIDE, answers, stored, tool_parts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from tests.real.conftest import Machines
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
-
-OUTSIDE = "/etc/hostname"
 
 
 def test_the_named_agent_and_model_answer_there_and_the_local_ones_stay(machines: Machines) -> None:
@@ -58,10 +56,3 @@ def test_a_refused_permission_is_a_warning_and_the_model_goes_on(machines: Machi
     after = stored(machines.laptop, ran.data["session_id"])
     assert answers(after) == ["went on"]
     assert [part["state"]["status"] for part in tool_parts(after, "bash")] == ["error", "completed"]
-
-
-def test_auto_grants_what_would_be_asked(machines: Machines) -> None:
-    ran = machines.send(f"!read {OUTSIDE}\n!say read it", "--permissions", "auto")
-    assert (ran.exit_code, ran.data["warnings"]) == (0, []), ran.stderr
-    (part,) = tool_parts(stored(machines.laptop, ran.data["session_id"]), "read")
-    assert part["state"]["status"] == "completed"

@@ -22,6 +22,7 @@ def test_sub_agents_todos_and_long_outputs_travel_both_ways(machines: Machines) 
     work = "!task !say below on the host\n!bash seq 5000 9000\n!todo first;third;fourth"
     ran = machines.send(f"!read {there}\n{work}\n!say all done", session=session)
     assert (ran.exit_code, ran.data["warnings"]) == (0, []), ran.stderr
+    assert {"text", "tool", "todo", "tokens"} <= {line["type"] for line in ran.streams}
     assert there.read_bytes() == output.read_bytes()
     after = stored(machines.laptop, session)
     (read,) = tool_parts(after, "read")

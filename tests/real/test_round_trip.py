@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.real.conftest import answers, heard, spoken, stored
+from tests.real.conftest import OUTSIDE, answers, heard, spoken, stored, tool_parts
 from tests.rig.stub import a_transcript
 
 if TYPE_CHECKING:
     from tests.real.conftest import Machines
-    from tests.rig.world import Transcript
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
@@ -20,7 +19,7 @@ ENVELOPE = {"name", "id", "host", "mode", "state", "session_id", "new_messages",
 
 def test_a_session_works_on_the_host_comes_home_and_goes_on_here(machines: Machines) -> None:
     session = machines.talk("!say noted at home")
-    before = machines.laptop.export(session)
+    before = stored(machines.laptop, session)
     directory = 'a dir/with "quotes" and $(things)'
     script = "Measure it.\n!write found.txt by the host\n!bash cat found.txt\n!say measured on the host"
     ran = machines.send(script, "--directory", f"~/{directory}", "--name", "kumo", session=session)
@@ -33,11 +32,11 @@ def test_a_session_works_on_the_host_comes_home_and_goes_on_here(machines: Machi
     assert not (machines.laptop.project / "found.txt").exists()
     assert ran.data["id"] not in {one.name for one in machines.world.run_directories()}
 
-    after = machines.laptop.export(session)
+    after = stored(machines.laptop, session)
     assert after["messages"][:2] == before["messages"]
     assert ran.data["new_messages"] == len(after["messages"]) - 2
     for field in ("directory", "title", "agent", "model", "permission"):
-        assert after["info"].get(field) == before["info"].get(field)
+        assert after["info"][field] == before["info"][field]
     assert answers(after) == ["noted at home", "measured on the host"]
     assert spoken(after)[2].endswith(script)
     providers = [one["info"]["providerID"] for one in after["messages"] if "providerID" in one["info"]]
@@ -51,34 +50,27 @@ def test_a_session_works_on_the_host_comes_home_and_goes_on_here(machines: Machi
     assert answers(stored(machines.laptop, session))[-1].startswith("I see ")
 
 
-def test_a_long_session_and_a_long_answer_come_home_equal(machines: Machines) -> None:
-    after = _there_and_back(machines, messages=60, bytes_each=10_000, prompt="!long 400000")
-    assert len(spoken(after)[-1]) == 400_000
-
-
-def test_a_session_of_twenty_megabytes_comes_home_equal(machines: Machines) -> None:
-    after = _there_and_back(machines, messages=400, bytes_each=50_000, prompt="!say seen")
-    assert answers(after)[-1] == "seen"
-
-
-def _there_and_back(machines: Machines, *, messages: int, bytes_each: int, prompt: str) -> Transcript:
-    """Send a session of this size, compare both ends with what left, and return what is at home."""
+def test_p1_a_session_of_twenty_megabytes_and_a_long_answer_come_home_equal(machines: Machines) -> None:
+    messages, bytes_each = 400, 50_000
     texts = [f"message {number:06d} " + "x" * (bytes_each - 15) for number in range(messages)]
     session = machines.bring_in(a_transcript(*texts))
     before = machines.laptop.export(session)
-    ran = machines.send(prompt, session=session)
+    ran = machines.send("!long 400000", session=session)
     assert ran.exit_code == 0, ran.stderr
-    after, there = machines.laptop.export(session), stored(machines.host, session)
+    after = machines.laptop.export(session)
     assert after["messages"][:messages] == before["messages"]
-    assert spoken(after) == spoken(there)
+    assert spoken(after) == spoken(stored(machines.host, session))
     assert len(after["messages"]) == messages + 2
-    return after
+    assert len(spoken(after)[-1]) == 400_000
 
 
-def test_a_new_session_comes_home_is_listed_and_goes_on(machines: Machines) -> None:
-    ran = machines.send("Begin afresh.\n!bash pwd\n!say begun on the host")
-    assert (ran.exit_code, ran.data["state"]) == (0, "done"), ran.stderr
+def test_a_new_session_is_granted_what_would_be_asked_comes_home_is_listed_and_goes_on(machines: Machines) -> None:
+    script = f"Begin afresh.\n!read {OUTSIDE}\n!bash pwd\n!say begun on the host"
+    ran = machines.send(script, "--permissions", "auto")
+    assert (ran.exit_code, ran.data["state"], ran.data["warnings"]) == (0, "done", []), ran.stderr
     session = ran.data["session_id"]
+    (read,) = tool_parts(stored(machines.laptop, session), "read")
+    assert read["state"]["status"] == "completed"
     assert session in machines.laptop.run("session", "list", "--format", "json").stdout
     machines.talk("!bash pwd\n!say gone on here", session)
     after = stored(machines.laptop, session)

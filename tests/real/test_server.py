@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from remote_dispatch.errors import CommandError
+from remote_dispatch.model import Origin
+from remote_dispatch.opencode.server import Server, prompt
 from tests.real.conftest import answers, spoken, stored
 from tests.rig.sshd import free_port, wait_until
 
@@ -21,20 +24,19 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 PASSWORD = "open sesame"
 
 
-def test_a_local_server_runs_the_next_turn_and_one_that_refuses_us_is_a_warning(machines: Machines) -> None:
-    session, other = machines.session("hello", "at home"), machines.session("hello", "at home")
+async def test_a_local_server_runs_the_next_turn_and_refuses_without_the_password(machines: Machines) -> None:
+    session = machines.session("hello", "at home")
     with serving(machines) as url:
         variables = {"REMOTE_DISPATCH_SERVER": url, "OPENCODE_SERVER_PASSWORD": PASSWORD}
         ran = machines.send("!say from the host", session=session, variables=variables)
         assert (ran.exit_code, ran.data["warnings"]) == (0, []), ran.stderr
         wait_until(lambda: len(answers(stored(machines.laptop, session))) == 3, "no turn was run", timeout_s=60)
-        refused = machines.send("!say from the host", "--server", url, session=other)
+        with pytest.raises(CommandError, match="HTTP status 401"):
+            await prompt(Server(url, "opencode", None), session, machines.laptop.project, "x", Origin(directory="/x"))
     after = stored(machines.laptop, session)
     assert spoken(after)[-2].startswith("The conversation is home from `pi` (done)")
     last = after["messages"][-1]["info"]
     assert (last["providerID"], last["path"]["cwd"]) == ("here", str(machines.laptop.project))
-    assert (refused.exit_code, refused.data["state"]) == (3, "done"), refused.stderr
-    assert "HTTP status 401" in refused.data["warnings"][0]
 
 
 @contextmanager

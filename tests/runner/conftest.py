@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 SHELLS = [name for name in ("dash", "bash", "busybox", "zsh") if shutil.which(name)]
+under_two_shells = pytest.mark.parametrize(
+    "host", [name for name in SHELLS if name in ("dash", "busybox")], indirect=True
+)
+"""For what takes long and hangs on no shell's ways."""
 DISPATCH = "20260102-030405-abcdefgh"
 
 

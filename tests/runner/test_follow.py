@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from remote_dispatch.runner.status import parse_clean, parse_end
-from tests.runner.conftest import DISPATCH, Host, is_alive, wait_until
+from tests.runner.conftest import DISPATCH, Host, is_alive, under_two_shells, wait_until
 
 
 def test_following_prints_every_byte_and_then_how_it_ended(host: Host) -> None:
@@ -23,6 +23,7 @@ def test_following_prints_every_byte_and_then_how_it_ended(host: Host) -> None:
     assert process.returncode == 0
 
 
+@under_two_shells
 def test_following_goes_on_from_an_offset(host: Host) -> None:
     host.dispatch("!say one")
     events = (host.run_directory / "events.jsonl").read_bytes()
@@ -46,6 +47,7 @@ def test_events_come_while_the_run_goes_on(one_host: Host) -> None:
         process.communicate(timeout=30)
 
 
+@under_two_shells
 def test_a_dead_runner_ends_the_following_as_lost(host: Host) -> None:
     host.stage("!hang")
     host.launch()
@@ -69,6 +71,7 @@ def test_a_directory_that_goes_away_ends_the_following_as_gone(one_host: Host) -
     assert parse_end(talk) == ("gone", 0)
 
 
+@under_two_shells
 def test_a_closed_channel_leaves_no_process_behind(host: Host) -> None:
     host.stage("!hang")
     host.launch()
@@ -108,6 +111,7 @@ def _processes_in(directory: Path, name: str) -> list[int]:
     return [pid for pid in found if is_alive(pid)]
 
 
+@under_two_shells
 def test_the_status_shows_the_run_and_then_its_outcome(host: Host) -> None:
     gate = host.root / "gate"
     host.stage(f"!say hi\n!wait {gate}")
@@ -131,6 +135,7 @@ def clean(host: Host, path: str, dispatch: str = DISPATCH) -> str | None:
     return parse_clean(host.run("clean", path, dispatch))
 
 
+@under_two_shells
 def test_a_run_directory_is_removed_once_nobody_uses_it(host: Host) -> None:
     host.dispatch()
     wait_until(lambda: clean(host, str(host.run_directory)) is None)
@@ -138,6 +143,7 @@ def test_a_run_directory_is_removed_once_nobody_uses_it(host: Host) -> None:
     assert clean(host, str(host.run_directory)) is None
 
 
+@under_two_shells
 def test_a_running_dispatch_is_not_removed(host: Host) -> None:
     host.stage("!hang")
     host.launch()

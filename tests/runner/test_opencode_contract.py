@@ -1,25 +1,28 @@
-"""What we rely on in OpenCode's command line: held by the stand-in and, in tests marked `real`, by the real one."""
+"""What we rely on in OpenCode's command line: held by the stand-in and, in tests marked `real`, by the real one.
+
+Each start of the real one costs a second or two of a core: a test asks for several facts where one start shows them,
+and reads the database itself where it is not the export that is held to something.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import sqlite3
 import subprocess
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from remote_dispatch.runner.scripts import script
-from tests.rig.real import real_opencode
 from tests.rig.stub import OPENCODE_STUB, a_transcript
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-__all__ = ["real_opencode"]
 
 PROGRAMS = [pytest.param("stub"), pytest.param("real", marks=pytest.mark.real)]
 
@@ -77,6 +80,21 @@ class Program:
         transcript: dict[str, Any] = json.loads(self("export", session_id).stdout)
         return transcript
 
+    @property
+    def database(self) -> Path:
+        """Where sessions are kept."""
+        return self.root / "home/.local/share/opencode/opencode.db"
+
+    def sql(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Ask the database, or change it, without OpenCode."""
+        with closing(sqlite3.connect(self.database, timeout=10, isolation_level=None)) as connection:
+            return connection.execute(statement, values).fetchall()
+
+    def texts(self, session_id: str) -> list[str]:
+        """Return the text of every part of a session, in order."""
+        statement = "select data from part where session_id = ? order by message_id, id"
+        return [json.loads(data)["text"] for (data,) in self.sql(statement, session_id)]
+
     def rows(self, session_id: str) -> list[list[str]]:
         """Ask what the runner asks; rows as split by tabs, without their heading."""
         query = re.search(r'--format tsv "(.*?)"', script("runner"), re.DOTALL)
@@ -99,23 +117,40 @@ def id_of(transcript: dict[str, Any]) -> str:
     return session_id
 
 
-def texts(transcript: dict[str, Any]) -> list[str]:
-    return [part["text"] for message in transcript["messages"] for part in message["parts"]]
-
-
-def test_the_version_is_one_plain_line(opencode: Program) -> None:
+def test_version_agents_and_models_are_plain_lines(opencode: Program) -> None:
     assert re.fullmatch(rb"\d+\.\d+\.\d+\n", opencode("--version").stdout)
+    agents = opencode("agent", "list").stdout.decode().splitlines()
+    assert {"build (primary)", "plan (primary)", "general (subagent)"} <= set(agents)
+    models = opencode("models").stdout.decode().splitlines()
+    assert models
+    assert all(re.fullmatch(r"[^/\s]+/\S+", line) for line in models)
 
 
-def test_what_is_imported_is_exported_again_bound_to_the_current_directory(opencode: Program) -> None:
-    sent = a_transcript("hello", 'with "quotes", ünïcode and\nlines')
+def test_p1_what_is_imported_is_exported_again_bound_to_the_directory_and_a_pipe_cuts_it(opencode: Program) -> None:
+    sent = a_transcript("hello", 'with "quotes", ünïcode and\nlines', "x" * 3_000_000)
     done = opencode.take(sent)
     assert done.returncode == 0
     assert f"Imported session: {id_of(sent)}".encode() in done.stdout.splitlines()
-    back = opencode.give(id_of(sent))
+    exported = opencode("export", id_of(sent)).stdout
+    assert exported.rstrip(b"\n").endswith(b"}")
+    back = json.loads(exported)
     assert back["info"]["directory"] == str(opencode.project)
     assert back["messages"] == sent["messages"]
-    assert opencode("export", id_of(sent)).stdout.rstrip(b"\n").endswith(b"}")
+    piped = _piped(opencode, "export", id_of(sent))
+    assert piped.returncode == 0
+    assert len(piped.stdout) < len(exported)
+
+
+def _piped(opencode: Program, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [opencode.binary, "--pure", *arguments],
+        cwd=opencode.project,
+        env=opencode.environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
 
 
 def test_the_runners_query_tells_directory_counts_children_todos_and_database(opencode: Program) -> None:
@@ -125,24 +160,29 @@ def test_the_runners_query_tells_directory_counts_children_todos_and_database(op
     child = a_transcript("sub", parent_id=id_of(parent))
     for transcript in (child, parent):
         assert opencode.take(transcript, cwd=directory).returncode == 0
-    rows = {row[1]: row for row in opencode.rows(id_of(parent)) if row[0] == "session"}
+    todo = (id_of(parent), 'a\tb"c', "pending", "high", 0, 1, 1)
+    opencode.sql("insert into todo values (?, ?, ?, ?, ?, ?, ?)", *todo)
+    told = opencode.rows(id_of(parent))
+    rows = {row[1]: row for row in told if row[0] == "session"}
     encoded = str(directory).encode().hex().upper()
     assert rows[id_of(parent)][2:5] == [encoded, "2", "2"]
     assert rows[id_of(child)][2:5] == [encoded, "1", "1"]
-    others = {row[0]: row[1] for row in opencode.rows(id_of(parent)) if row[0] != "session"}
-    assert json.loads(others["todos"]) == []
-    assert others["database"] == opencode("db", "path").stdout.decode().strip()
+    others = {row[0]: row[1] for row in told if row[0] != "session"}
+    keys = ("session_id", "content", "status", "priority", "position")
+    assert json.loads(others["todos"]) == [dict(zip(keys, todo, strict=False))]
+    assert others["database"] == str(opencode.database)
 
 
-def test_todos_are_told_by_the_runners_query(opencode: Program) -> None:
-    sent = a_transcript("hello")
-    opencode.take(sent)
-    values = f"'{id_of(sent)}', 'a\tb\"c', 'pending', 'high', 0, 1, 1"
-    assert opencode("db", f"insert into todo values ({values})").returncode == 0
-    todos = next(row[1] for row in opencode.rows(id_of(sent)) if row[0] == "todos")
-    assert json.loads(todos) == [
-        {"session_id": id_of(sent), "content": 'a\tb"c', "status": "pending", "priority": "high", "position": 0}
-    ]
+def test_deleting_a_session_deletes_its_children_and_says_when_there_is_none(opencode: Program) -> None:
+    parent = a_transcript("hello")
+    opencode.take(parent)
+    opencode.take(a_transcript("sub", parent_id=id_of(parent)))
+    assert opencode("session", "delete", id_of(parent)).returncode == 0
+    assert opencode.sql("select id from session") == []
+    assert opencode.sql("select id from part") == []
+    again = opencode("session", "delete", id_of(parent))
+    assert again.returncode == 1
+    assert b"Session not found" in again.stdout + again.stderr
 
 
 def test_a_second_import_adds_rows_moves_the_directory_and_changes_nothing_else(opencode: Program) -> None:
@@ -154,9 +194,8 @@ def test_a_second_import_adds_rows_moves_the_directory_and_changes_nothing_else(
     sent["info"]["title"] = "changed"
     again = {"info": sent["info"], "messages": [*sent["messages"], *more["messages"]]}
     assert opencode.take(again, cwd=opencode.root / "other").returncode == 0
-    back = opencode.give(id_of(sent))
-    assert texts(back) == ["hello", "hi", "new"]
-    assert (back["info"]["title"], back["info"]["directory"]) == ("A conversation", str(opencode.root / "other"))
+    assert opencode.texts(id_of(sent)) == ["hello", "hi", "new"]
+    assert opencode.sql("select title, directory from session") == [("A conversation", str(opencode.root / "other"))]
 
 
 def test_a_session_without_messages_can_be_imported(opencode: Program) -> None:
@@ -165,10 +204,11 @@ def test_a_session_without_messages_can_be_imported(opencode: Program) -> None:
     assert opencode.give(id_of(empty))["messages"] == []
 
 
-def test_an_import_of_null_ends_well_and_imports_nothing(opencode: Program) -> None:
+def test_an_import_of_null_ends_well_and_imports_nothing_and_one_of_something_else_fails(opencode: Program) -> None:
     done = opencode("import", opencode.put(None))
     assert done.returncode == 0
     assert b"Imported session" not in done.stdout
+    assert opencode("import", opencode.put({"messages": []})).returncode == 1
 
 
 def test_an_import_that_fails_on_the_way_leaves_a_part_of_the_session(opencode: Program) -> None:
@@ -177,31 +217,7 @@ def test_an_import_that_fails_on_the_way_leaves_a_part_of_the_session(opencode: 
     done = opencode.take(sent)
     assert done.returncode == 1
     assert b"Imported session" not in done.stdout
-    assert texts(opencode.give(id_of(sent))) == ["hello"]
-
-
-@pytest.mark.parametrize("content", [[], {"messages": []}])
-def test_an_import_of_something_else_fails(opencode: Program, content: object) -> None:
-    assert opencode("import", opencode.put(content)).returncode == 1
-
-
-def test_an_export_through_a_pipe_is_cut_although_it_ends_well(opencode: Program) -> None:
-    sent = a_transcript("x" * 3_000_000)
-    opencode.take(sent)
-    whole = len(opencode("export", id_of(sent)).stdout)
-    argv = [opencode.binary, "--pure", "export", id_of(sent)]
-    piped = subprocess.run(
-        argv,
-        cwd=opencode.project,
-        env=opencode.environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
-    assert whole > 3_000_000
-    assert piped.returncode == 0
-    assert len(piped.stdout) < whole
+    assert opencode.texts(id_of(sent)) == ["hello"]
 
 
 def test_an_export_of_an_unknown_session_prints_nothing(opencode: Program) -> None:
@@ -210,70 +226,19 @@ def test_an_export_of_an_unknown_session_prints_nothing(opencode: Program) -> No
     assert b"Session not found" in done.stderr
 
 
-def test_deleting_a_session_deletes_its_children_and_says_when_there_is_none(opencode: Program) -> None:
-    parent = a_transcript("hello")
-    child = a_transcript("sub", parent_id=id_of(parent))
-    opencode.take(parent)
-    opencode.take(child)
-    assert opencode("session", "delete", id_of(parent)).returncode == 0
-    assert opencode("export", id_of(child)).returncode == 1
-    again = opencode("session", "delete", id_of(parent))
-    assert again.returncode == 1
-    assert b"Session not found" in again.stdout + again.stderr
-
-
-def test_sessions_are_listed_as_json_without_children_and_none_is_an_empty_output(opencode: Program) -> None:
-    assert opencode("session", "list", "--format", "json").stdout == b""
-    parent = a_transcript("hello")
-    opencode.take(parent)
-    opencode.take(a_transcript("sub", parent_id=id_of(parent)))
-    listed = json.loads(opencode("session", "list", "--format", "json").stdout)
-    assert [(entry["id"], entry["directory"]) for entry in listed] == [(id_of(parent), str(opencode.project))]
-
-
-def test_the_database_answers_in_json_and_in_rows(opencode: Program) -> None:
-    assert json.loads(opencode("db", "--format", "json", "select 1 as one, 'a' as two").stdout) == [
-        {"one": 1, "two": "a"}
-    ]
+def test_the_database_answers_in_json_and_fails_when_it_cannot(opencode: Program) -> None:
+    some = opencode("db", "--format", "json", "select 1 as one, 'a' as two").stdout
+    assert json.loads(some) == [{"one": 1, "two": "a"}]
     assert json.loads(opencode("db", "--format", "json", "select id from session").stdout) == []
-    assert opencode("db", "--format", "tsv", "select 1 as one, 'a' as two").stdout == b"one\ttwo\n1\ta\n"
     assert opencode("db", "--format", "tsv", "select nothing").returncode == 1
 
 
-def test_agents_and_their_rules_are_told(opencode: Program) -> None:
-    agent = json.loads(opencode("debug", "agent", "build").stdout)
-    assert agent["mode"] == "primary"
-    assert {"permission": "external_directory", "pattern": "*", "action": "ask"} in agent["permission"]
-    assert opencode("debug", "agent", "nobody").returncode == 1
-    listed = opencode("agent", "list").stdout.decode()
-    assert {"build (primary)", "plan (primary)", "general (subagent)"} <= set(listed.splitlines())
-
-
-def test_models_are_lines_and_an_unknown_provider_is_an_error(opencode: Program) -> None:
-    lines = opencode("models").stdout.decode().splitlines()
-    assert lines
-    assert all(re.fullmatch(r"[^/\s]+/\S+", line) for line in lines)
-    assert opencode("models", "no-such-provider").returncode == 1
-
-
-def test_paths_and_configuration_are_told(opencode: Program) -> None:
-    paths = dict(line.split(maxsplit=1) for line in opencode("debug", "paths").stdout.decode().splitlines())
-    assert paths["data"] == str(opencode.root / "home" / ".local" / "share" / "opencode")
-    assert paths["tmp"] == str(opencode.root / "tmp" / "opencode")
-    assert isinstance(json.loads(opencode("debug", "config").stdout), dict)
-
-
-def test_a_run_without_a_prompt_fails(opencode: Program) -> None:
+def test_a_run_without_a_prompt_of_an_unknown_session_or_model_fails(opencode: Program) -> None:
     known = a_transcript("hello")
     opencode.take(known)
-    done = opencode("run", "--session", id_of(known), "--dir", str(opencode.project), "--format", "json")
-    assert done.returncode == 1
-    assert b"You must provide a message" in done.stderr
-
-
-def test_a_run_of_an_unknown_session_or_model_fails(opencode: Program) -> None:
-    known = a_transcript("hello")
-    opencode.take(known)
+    silent = opencode("run", "--session", id_of(known), "--dir", str(opencode.project), "--format", "json")
+    assert silent.returncode == 1
+    assert b"You must provide a message" in silent.stderr
     run = _runner_of(opencode)
     unknown = run(f"ses_{'0' * 26}", "test/model")
     assert unknown.returncode == 1

@@ -20,7 +20,7 @@ from remote_dispatch.model import Model
 from remote_dispatch.runner.job import Payload
 from remote_dispatch.runner.status import LaunchState
 from tests.rig.stub import a_transcript, new_id, packed
-from tests.runner.conftest import Host, is_alive, put, wait_until
+from tests.runner.conftest import Host, is_alive, put, under_two_shells, wait_until
 
 
 def the_last_text(transcript: dict[str, Any]) -> str:
@@ -163,6 +163,7 @@ def test_a_missing_opencode_is_reported_and_nothing_is_imported(one_host: Host) 
         ("db-fails", "import-unproved"),
     ],
 )
+@under_two_shells
 def test_an_import_that_is_not_proved_is_never_run(host: Host, fault: str, problem: str) -> None:
     outcome = host.dispatch("!write ran.txt yes", environment={"STUB_FAULT": fault})
     assert (outcome.problem, outcome.is_started) == (problem, False)
@@ -205,6 +206,7 @@ def test_p23_the_back_file_is_there_only_when_it_is_whole(one_host: Host) -> Non
 # --- what travels along
 
 
+@under_two_shells
 def test_children_go_out_and_only_new_or_changed_ones_come_back(host: Host) -> None:
     parent = a_transcript("hello", "hi")
     child = packed(a_transcript("sub task", "done", parent_id=parent["info"]["id"]))
@@ -316,6 +318,7 @@ def test_ten_launches_at_once_run_the_brief_once(host: Host) -> None:
     assert host.runs() == 1
 
 
+@under_two_shells
 def test_a_launch_during_the_import_says_so(host: Host) -> None:
     gate = host.root / "gate"
     host.stage(environment={"STUB_FAULT": "import-gate", "STUB_GATE": str(gate)})
@@ -337,6 +340,7 @@ def test_a_run_directory_that_is_not_there_is_absent(host: Host) -> None:
     assert not host.status().exists
 
 
+@under_two_shells
 def test_a_runner_killed_before_the_start_is_taken_over(host: Host) -> None:
     gate = host.root / "gate"
     host.stage(environment={"STUB_FAULT": "import-gate", "STUB_GATE": str(gate)})
@@ -433,6 +437,7 @@ def test_a_runner_that_does_not_end_is_killed_with_its_tree(one_host: Host) -> N
     assert status.is_lost
 
 
+@under_two_shells
 def test_what_a_dead_runner_left_behind_is_ended(host: Host) -> None:
     host.stage("!bash sleep 300")
     host.launch()
