@@ -314,7 +314,8 @@ def _data(record: Dispatch) -> dict[str, Any]:
 
 def _render_sent(record: Dispatch) -> None:
     name = record.name
-    typer.echo(clean(f"{name} is at work on {record.host}, in {record.remote_directory}", 4096))
+    doing = "has finished already" if record.state == "finished" else "is at work"
+    typer.echo(clean(f"{name} {doing} on {record.host}, in {record.remote_directory}", 4096))
     for command, what in (
         (f"remote-dispatch logs -f {name}", "look on"),
         (f"remote-dispatch collect {name}", "bring it home"),

@@ -138,13 +138,14 @@ def _status(process: Process) -> int:
 
 async def _end(process: Process) -> None:
     """Kill the process group of a process that still runs; what it left behind detached is not ours to end."""
-    if process.returncode is not None:
-        return
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LET_GO_S):
-            await process.wait()
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LET_GO_S):
+                await process.wait()
+    # What it left behind may hold its pipes open; asyncio has no other way to let go of them.
+    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @contextmanager

@@ -51,7 +51,7 @@ def test_collecting_twice_changes_nothing(world: World) -> None:
 
 def test_a_detached_round_trip_is_waited_for_later(world: World) -> None:
     session = world.local_session()
-    ran = world.round_trip("!say done", "--session", session, "--detach")
+    ran = world.round_trip("!bash sleep 2\n!say done", "--session", session, "--detach")
     assert (ran.exit_code, ran.data["state"]) == (0, "running")
     waited = world.cli("wait", ran.data["name"], "--json")
     assert (waited.exit_code, waited.data["dispatches"][0]["collected"]) == (0, "whole")

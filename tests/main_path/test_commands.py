@@ -30,7 +30,7 @@ def test_the_list_shows_every_dispatch_newest_last(world: World) -> None:
 
 
 def test_the_list_asks_the_hosts_only_when_told_to(world: World) -> None:
-    world.send("!say done", "--session", world.local_session(), "--name", "kumo")
+    world.send("!bash sleep 2\n!say done", "--session", world.local_session(), "--name", "kumo")
     world.await_end()
     before = world.connections()
     assert world.cli("list", "--json").data["dispatches"][0]["state"] == "running"
@@ -51,7 +51,7 @@ def test_show_asks_the_host_and_says_when_it_does_not_answer(world: World) -> No
 
 def test_show_works_when_the_host_is_no_longer_in_the_hosts_file(world: World) -> None:
     world.round_trip("!say done", "--session", world.local_session(), "--name", "kumo")
-    world.send("!say done", "--new", "--model", "test/model", "--name", "later")
+    world.send("!bash sleep 2\n!say done", "--new", "--model", "test/model", "--name", "later")
     world.write_hosts(other={})
     assert world.cli("show", "kumo", "--json").data["state"] == "done"
     ran = world.cli("show", "later", "--json")

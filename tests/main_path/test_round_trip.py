@@ -127,7 +127,7 @@ def test_a_second_send_without_collecting_in_between_keeps_both_results(world: W
 
 
 def test_a_new_session_begins_on_the_host(world: World) -> None:
-    ran = world.send("!say begun", "--new", "--model", "test/model")
+    ran = world.send("!bash sleep 2\n!say begun", "--new", "--model", "test/model")
     assert (ran.exit_code, ran.data["state"], ran.data["mode"]) == (0, "running", "one-way")
     world.await_end()
     assert world.remote_sessions() == [ran.data["session_id"]]
