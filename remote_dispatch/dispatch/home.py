@@ -96,7 +96,7 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
 
 async def _usual_origin(record: Dispatch, program: Program) -> Origin:
     """A session that began on the host goes on here with what was used here last: the host's model may be unknown."""
-    agent, model = await program.latest_choice()
+    agent, model = await program.usual_choice()
     return Origin(agent=agent, model=model, directory=str(record.request.local_directory))
 
 

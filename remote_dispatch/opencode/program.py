@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.errors import CommandError, ConfigurationError, HostNotReadyError, UnknownNameError
 from remote_dispatch.model import SESSION_ID, Todo
+from remote_dispatch.opencode.catalogue import parse_defaults
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _SUMMARY = (
     "select s.id, s.title, s.directory, s.time_updated as updated, "
     "(select count(*) from message m where m.session_id = s.id) as messages from session s "
 )
+_CONFIGURATION = '"$1" --pure debug config </dev/null'
 _LATEST_PROMPT = (
     "select json_extract(m.data, '$.agent') as agent, json_extract(m.data, '$.model.providerID') as provider, "
     "json_extract(m.data, '$.model.modelID') as model from message m join session s on s.id = m.session_id "
@@ -107,11 +109,13 @@ class Program:
             )
         return _summary(rows[0])
 
-    async def latest_choice(self) -> tuple[str | None, str | None]:
-        """Return agent and model (`provider/id`) of the newest prompt on this machine; None where there is none."""
+    async def usual_choice(self) -> tuple[str | None, str | None]:
+        """Return agent and model (`provider/id`) of the newest prompt on this machine, else the configured ones."""
         rows = await self.query(_LATEST_PROMPT)
         if not rows or not (rows[0]["provider"] and rows[0]["model"]):
-            return None, None
+            completed = await self._call(_CONFIGURATION)
+            defaults = parse_defaults(completed.stdout.decode(errors="replace"))
+            return defaults.get("default_agent"), defaults.get("model")
         return rows[0]["agent"], f"{rows[0]['provider']}/{rows[0]['model']}"
 
     async def surroundings(self, session_id: str) -> Surroundings:

@@ -164,12 +164,12 @@ async def test_more_todos_than_one_argument_holds_are_kept(one_box: Box) -> None
 async def test_what_was_used_here_last_is_known(one_box: Box) -> None:
     program = one_box.program
     await program.query("select 1")
-    assert await program.latest_choice() == (None, None)
+    assert await program.usual_choice() == (None, None)
     root = await _bring_in(one_box, program, a_transcript("hello"))
     later = a_transcript("below", parent_id=root)
     later["messages"][0]["info"]["agent"] = "general"
     await _bring_in(one_box, program, later)
-    assert await program.latest_choice() == ("build", "test/model")
+    assert await program.usual_choice() == ("build", "test/model")
 
 
 async def test_a_query_that_fails_says_why_without_control_characters(one_box: Box) -> None:
