@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from remote_dispatch.text import clean as clean_text
 from remote_dispatch.text import mask_addresses
 
 if TYPE_CHECKING:
@@ -14,11 +14,6 @@ if TYPE_CHECKING:
 
 LINE_LIMIT_BYTES = 64 * 1024 * 1024
 TEXT_LIMIT = 2000
-
-_CONTROL = re.compile(
-    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|.)"  # escape sequences
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"  # control characters, changes of direction
-)
 
 Kind = Literal["text", "tool", "todo", "tokens", "error"]
 
@@ -103,8 +98,7 @@ def clean(text: object) -> str:
     """Return text that is safe on a terminal, and not too long; empty for anything but a string."""
     if not isinstance(text, str):
         return ""
-    safe = _CONTROL.sub("", text[: 2 * TEXT_LIMIT]).strip()
-    return safe if len(safe) <= TEXT_LIMIT else f"{safe[: TEXT_LIMIT - 1]}…"
+    return clean_text(text, TEXT_LIMIT).strip()
 
 
 def _event(line: bytes) -> dict[str, Any] | None:
