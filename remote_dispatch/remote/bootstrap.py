@@ -16,12 +16,16 @@ if TYPE_CHECKING:
 _READ = "$(PATH=$PATH:/usr/bin:/bin dd bs=1 count=$c 2>/dev/null)"
 _BOOTSTRAP = (
     "m=$1; n=$2; shift 2; "
-    f'for c do v={_READ}; shift; set -- "$@" "${{v%.}}"; done; '
+    f'for c do v={_READ}; shift; set -- "$@" "${{v%.}}"; done; shift; '
     f"c=$n; v={_READ}; "
     'case "$v" in "#$m"*"#$m") ;; *) exit 70; esac; '
     'cd 2>/dev/null; echo "$m"; echo "$m" >&2; unset m n c; eval "$v"'
 )
 """`dd bs=1` reads exactly: `head -c`, `read` and `sh -s` of some shells take more than they were told."""
+
+_GUARD = "exit 70\n"
+"""The first value, which is dropped: a shell that a start-up file put in our place (`exec fish`) takes stdin for a
+script, and every shell understands this line."""
 
 
 def command_line(marker: str, script: str, values: Sequence[str]) -> str:
@@ -43,7 +47,7 @@ def encoded(value: str) -> bytes:
 
 
 def _value_words(values: Sequence[str]) -> list[bytes]:
-    return [encoded(value) + b"." for value in values]
+    return [encoded(value) + b"." for value in (_GUARD, *values)]
 
 
 def _script_word(marker: str, script: str) -> bytes:

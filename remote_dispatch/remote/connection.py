@@ -42,6 +42,10 @@ class Connection(Protocol):
     A `script` is fixed POSIX sh text, never built from values: those are its positional parameters and arrive
     byte for byte, whatever they hold (NUL excepted) and whatever the login shell is. A script starts with stdin at
     its `input`'s first byte, or at end of file.
+
+    Where the host allows few sessions at once, what finds none waits for one: `run`, `upload` and `download` up to
+    their `timeout_s`, `open` for a minute; then DeadlinePassedError. With one session, nothing else happens while an
+    open script is read.
     """
 
     @property
@@ -65,17 +69,35 @@ class Connection(Protocol):
         """Start a script and read it while it runs; leaving the context closes the channel."""
         ...
 
-    async def upload(self, directory: PurePosixPath, files: Mapping[str, bytes | Path], *, timeout_s: float) -> None:
+    async def upload(
+        self,
+        directory: PurePosixPath,
+        files: Mapping[str, bytes | Path],
+        *,
+        timeout_s: float,
+        is_resumed: bool = False,
+    ) -> None:
         """Put files into a directory (absolute), making it and the subdirectories that the names need.
 
         Names are relative and use `/`. Directories get mode 0700, files 0600, whatever the umask. Existing files are
         replaced. Raises HostNotReadyError when the disk is full or the place is not writable.
+
+        With `is_resumed` an earlier, broken upload of the same content may be continued: over SSH a file of more than a
+        megabyte that is there with its size is left alone, and a part of one is completed; locally it starts over. The
+        content of what was there is not looked at: the caller compares hashes, and uploads again without the flag where
+        they differ.
         """
         ...
 
-    async def download(self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float) -> None:
+    async def download(
+        self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False
+    ) -> None:
         """Bring one file; `target` appears whole, mode 0600, or not at all.
 
         Raises FileNotFoundError, IntegrityError when it is larger than the limit.
+
+        With `is_resumed` a download that the network, a deadline or the user broke may leave `TARGET.part` (0600), and
+        the next such call continues it unless the file on the host is now smaller; locally it starts over. The caller
+        compares hashes, and downloads again without the flag where they differ. A call without it removes the part.
         """
         ...

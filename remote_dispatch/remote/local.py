@@ -66,14 +66,29 @@ class LocalConnection:
         finally:
             await _end(process)
 
-    async def upload(self, directory: PurePosixPath, files: Mapping[str, bytes | Path], *, timeout_s: float) -> None:
+    async def upload(
+        self,
+        directory: PurePosixPath,
+        files: Mapping[str, bytes | Path],
+        *,
+        timeout_s: float,
+        is_resumed: bool = False,  # noqa: ARG002 - the contract's word; a copy within one machine starts over
+    ) -> None:
         """Copy files into a directory. See `Connection.upload`."""
         names = {name: checked_name(name) for name in files}
         with _reporting(f"{NAME}: could not write files"):
             async with asyncio.timeout(timeout_s):
                 await asyncio.to_thread(_copy_all, directory, {names[name]: files[name] for name in files})
 
-    async def download(self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float) -> None:
+    async def download(
+        self,
+        source: PurePosixPath,
+        target: Path,
+        *,
+        limit_bytes: int,
+        timeout_s: float,
+        is_resumed: bool = False,  # noqa: ARG002 - the contract's word; a copy within one machine starts over
+    ) -> None:
         """Copy one file. See `Connection.download`."""
         with _reporting(f"{NAME}: could not read a file"):
             async with asyncio.timeout(timeout_s):

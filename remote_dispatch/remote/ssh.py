@@ -25,19 +25,21 @@ if TYPE_CHECKING:
     from remote_dispatch.errors import RemoteDispatchError
     from remote_dispatch.model import Host
 
-_KEEPALIVE_S, _KEEPALIVE_COUNT = 15, 3
+_KEEPALIVE_COUNT = 3
 _LOGIN_S = 30
-_ATTEMPTS = 5
-_FIRST_PAUSE_S = 0.15
+_ATTEMPTS = 7
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.15, 2.0
 _FAMILIES = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 logger = logging.getLogger(__name__)
 
 
 @contextlib.asynccontextmanager
-async def connect(host: Host, *, timeout_s: float = 15) -> AsyncIterator[SshConnection]:
+async def connect(host: Host, *, timeout_s: float = 15, keepalive_s: float = 7.0) -> AsyncIterator[SshConnection]:
     """Open a connection, at most `timeout_s` for all hops and attempts together, and close it at the end.
 
+    A host that says nothing is asked every `keepalive_s` for a sign of life; after three without an answer, so after
+    four times as long, the connection counts as lost.
     Nothing is ever asked: a key that needs a passphrase must be in the agent, an unknown host key is refused.
     Raises ConfigurationError, HostUnreachableError, AuthenticationError, HostKeyError, LoginError.
     """
@@ -47,16 +49,19 @@ async def connect(host: Host, *, timeout_s: float = 15) -> AsyncIterator[SshConn
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
-                link = await _through_jumps(target, stack)
+                link = await _through_jumps(target, stack, keepalive_s)
         except TimeoutError as error:
             raise ssh_errors.late(host.name) from error
         yield await stack.enter_async_context(SshConnection(host.name, link))
 
 
-async def _through_jumps(target: Target, stack: contextlib.AsyncExitStack) -> asyncssh.SSHClientConnection:
+async def _through_jumps(
+    target: Target, stack: contextlib.AsyncExitStack, keepalive_s: float
+) -> asyncssh.SSHClientConnection:
     tunnel: asyncssh.SSHClientConnection | None = None
     for hop in (*target.jumps, target):
         tunnel = await _patiently(hop, tunnel)
+        tunnel.set_keepalive(keepalive_s, _KEEPALIVE_COUNT)
         stack.push_async_callback(_close, tunnel)
     assert tunnel is not None
     return tunnel
@@ -72,7 +77,8 @@ async def _patiently(target: Target, tunnel: asyncssh.SSHClientConnection | None
             if attempt == _ATTEMPTS or client.is_logged_in:
                 raise ssh_errors.connect_error(target.name, error) from error
             logger.debug("%s: hung up before the login, attempt %d", target.name, attempt)
-            await asyncio.sleep(random.uniform(0.5, 1) * _FIRST_PAUSE_S * 2 ** (attempt - 1))  # noqa: S311 - jitter, no secret
+            pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
+            await asyncio.sleep(random.uniform(0.5, 1) * pause_s)  # noqa: S311 - jitter, no secret
         except asyncssh.HostKeyNotVerifiable as error:
             raise client.key_error() from error
         except TimeoutError:
@@ -106,8 +112,6 @@ async def _once(
         family=_FAMILIES.get(target.address_family, socket.AF_UNSPEC),
         connect_timeout=target.connect_timeout_s,
         login_timeout=_LOGIN_S,
-        keepalive_interval=_KEEPALIVE_S,
-        keepalive_count_max=_KEEPALIVE_COUNT,
     )
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import secrets
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Self
 
 import asyncssh
@@ -14,17 +15,16 @@ from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, Integ
 from remote_dispatch.remote import ssh_errors, ssh_files
 from remote_dispatch.remote.bootstrap import NoiseFilter, command_line, opening
 from remote_dispatch.remote.connection import Completed
+from remote_dispatch.remote.ssh_sessions import Sessions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-    from pathlib import Path, PurePosixPath
+    from pathlib import Path
 
 OUTPUT_LIMIT_BYTES = 64_000_000
-_SESSIONS = 8
-"""sshd allows ten a connection by default; the rest is for others."""
 _PIECE_BYTES = 65536
 _SFTP_START_S = 10
-_PAUSES_S = (0.02, 0.05, 0.1, 0.2, 0.4)
+_OPEN_S = 60
 
 
 class SshConnection:
@@ -33,8 +33,12 @@ class SshConnection:
     def __init__(self, name: str, link: asyncssh.SSHClientConnection) -> None:
         self._name = name
         self._link = link
-        self._sessions = asyncio.Semaphore(_SESSIONS)
+        self._sessions = Sessions(link, self._give_sftp_away)
         self._sftp: asyncio.Task[asyncssh.SFTPClient] | None = None
+        self._sftp_users = 0
+        self._is_sftp_idle = asyncio.Event()
+        self._is_sftp_idle.set()
+        self._is_without_sftp = False
 
     def __repr__(self) -> str:
         return f"SshConnection({self._name!r})"
@@ -64,63 +68,141 @@ class SshConnection:
 
     @contextlib.asynccontextmanager
     async def open(self, script: str, *values: str) -> AsyncIterator[SshChannel]:
-        """Start a script and read it while it runs. See `Connection.open`."""
-        async with self._started(script, values, ()) as channel:
+        """Start a script and read it while it runs. See `Connection.open`.
+
+        Raises DeadlinePassedError when no session gets free for a minute.
+        """
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._deadline("the start of a command", _OPEN_S):
+                channel = await stack.enter_async_context(self._started(script, values, ()))
             yield channel
 
-    async def upload(self, directory: PurePosixPath, files: Mapping[str, bytes | Path], *, timeout_s: float) -> None:
+    async def upload(
+        self,
+        directory: PurePosixPath,
+        files: Mapping[str, bytes | Path],
+        *,
+        timeout_s: float,
+        is_resumed: bool = False,
+    ) -> None:
         """Put files into a directory, by SFTP or else through the shell. See `Connection.upload`."""
         names = ssh_files.checked(files)
         async with self._deadline("an upload", timeout_s):
             try:
                 with self._translated():
-                    await ssh_files.put(await self._files(), directory, names)
+                    async with self._files() as sftp:
+                        await ssh_files.put(sftp, directory, names, is_resumed=is_resumed)
             except ssh_files.SFTP_FAILED:
-                await self._upload_by_shell(directory, names)
+                await self._upload_by_shell(directory, names, is_resumed=is_resumed)
 
-    async def download(self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float) -> None:
+    async def download(
+        self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False
+    ) -> None:
         """Bring one file, by SFTP or else through the shell. See `Connection.download`."""
+        bounds = ssh_files.Bounds(limit_bytes, is_resumed=is_resumed)
         async with self._deadline("a download", timeout_s):
             try:
                 with self._translated():
-                    await ssh_files.get(await self._files(), self._name, source, target, limit_bytes=limit_bytes)
+                    async with self._files() as sftp:
+                        await ssh_files.get(sftp, self._name, source, target, bounds)
             except ssh_files.SFTP_FAILED:
-                await self._download_by_shell(source, target, limit_bytes)
+                await self._download_by_shell(source, target, bounds)
 
     def warm(self) -> None:
         """Open SFTP in the background: four round trips that need not be waited for later."""
-        if self._sftp is None:
+        if self._sftp is None and not self._is_without_sftp:
             self._sftp = asyncio.create_task(_start_sftp(self._link))
             self._sftp.add_done_callback(_look_at)
 
-    async def _files(self) -> asyncssh.SFTPClient:
+    @contextlib.asynccontextmanager
+    async def _files(self) -> AsyncIterator[asyncssh.SFTPClient]:
         self.warm()
-        assert self._sftp is not None
-        return await asyncio.shield(self._sftp)
+        if self._sftp is None:
+            raise asyncssh.SFTPFailure("there is no session for it")
+        self._sftp_users += 1
+        self._is_sftp_idle.clear()
+        try:
+            yield await asyncio.shield(self._sftp)
+        finally:
+            self._sftp_users -= 1
+            if not self._sftp_users:
+                self._is_sftp_idle.set()
 
-    async def _upload_by_shell(self, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path]) -> None:
-        async def put(name: PurePosixPath, source: bytes | Path) -> None:
-            values = (str(directory), str(name.parent), name.name, str(ssh_files.size_of(source)))
-            await self._at_place(ssh_files.PUT, values, ssh_files.chunks_of(source))
+    async def _give_sftp_away(self) -> bool:
+        """Close SFTP for good, once what uses it has ended, and say whether that freed a session."""
+        self._is_without_sftp = True
+        await self._is_sftp_idle.wait()
+        task, self._sftp = self._sftp, None
+        if task is None:
+            return False
+        try:
+            sftp = await task
+        except (asyncssh.Error, OSError):
+            return False
+        sftp.exit()
+        with contextlib.suppress(asyncssh.Error, OSError):
+            async with asyncio.timeout(_SFTP_START_S):
+                await sftp.wait_closed()
+        return True
 
-        clean = (ssh_files.CLEAN, (str(directory), *map(str, files)))
-        await self._at_place(*clean)
+    async def _upload_by_shell(
+        self, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path], *, is_resumed: bool
+    ) -> None:
+        async def put(name: PurePosixPath, source: bytes | Path, start: int) -> None:
+            size = str(ssh_files.size_of(source))
+            values = (str(directory), str(name.parent), name.name, size, str(start // ssh_files.BLOCK_BYTES))
+            await self._at_place(ssh_files.PUT, values, ssh_files.chunks_of(source, start))
+
+        starts = await self._starts(directory, files) if is_resumed else dict.fromkeys(files, 0)
+        parts = [str(name) for name in files if not starts.get(name)]
+        await self._at_place(ssh_files.CLEAN, (str(directory), *parts))
         await self._at_place(ssh_files.MAKE, (str(directory),))
         try:
-            await ssh_files.all_of([put(name, source) for name, source in files.items()])
+            await ssh_files.all_of([put(name, files[name], start) for name, start in starts.items()])
         except HostNotReadyError:
-            await self._at_place(*clean)
+            await self._at_place(ssh_files.CLEAN, (str(directory), *map(str, files)))
             raise
 
-    async def _at_place(self, script: str, values: tuple[str, ...], pieces: Iterable[bytes] = ()) -> None:
+    async def _starts(
+        self, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path]
+    ) -> dict[PurePosixPath, int]:
+        """Return where each file has to go on; one that is there is left out."""
+        large = {name: ssh_files.size_of(source) for name, source in files.items() if ssh_files.is_large(source)}
+        starts = dict.fromkeys(files, 0)
+        for name, (whole, part) in (await self._sizes(directory, list(large))).items():
+            if whole == large[name]:
+                del starts[name]
+            else:
+                starts[name] = ssh_files.proved_bytes(part, large[name])
+        return starts
+
+    async def _sizes(
+        self, directory: PurePosixPath, names: list[PurePosixPath]
+    ) -> dict[PurePosixPath, tuple[int, int]]:
+        """Return the sizes of files and of their parts, -1 for none; nothing for a directory that is not there."""
+        if not names:
+            return {}
+        said = (await self._at_place(ssh_files.SIZES, (str(directory), *map(str, names)))).split()
+        return {name: (int(whole), int(part)) for name, whole, part in zip(names, said[::2], said[1::2], strict=False)}
+
+    async def _at_place(self, script: str, values: tuple[str, ...], pieces: Iterable[bytes] = ()) -> bytes:
         async with self._started(script, values, pieces) as channel:
             done = await channel.completed()
         if done.exit_status:
             raise ssh_files.place_error(self._name, done.stderr)
+        return done.stdout
 
-    async def _download_by_shell(self, source: PurePosixPath, target: Path, limit_bytes: int) -> None:
-        async with self._started(ssh_files.GET, (str(source), str(limit_bytes)), ()) as channel:
-            await ssh_files.save(channel, self._name, source, target, limit_bytes=limit_bytes)
+    async def _download_by_shell(self, source: PurePosixPath, target: Path, bounds: ssh_files.Bounds) -> None:
+        start = await self._download_start(source, target) if bounds.is_resumed else 0
+        values = (str(source), str(bounds.limit_bytes), str(start))
+        async with self._started(ssh_files.GET, values, ()) as channel:
+            await ssh_files.save(channel, self._name, source, target, bounds, start=start)
+
+    async def _download_start(self, source: PurePosixPath, target: Path) -> int:
+        here = ssh_files.part_size(target)
+        name = PurePosixPath(source.name)
+        there = (await self._sizes(source.parent, [name])).get(name, (-1, -1))[0] if here else -1
+        return here if here <= there else 0
 
     @contextlib.asynccontextmanager
     async def _started(
@@ -128,9 +210,9 @@ class SshConnection:
     ) -> AsyncIterator[SshChannel]:
         marker = secrets.token_hex(12)
         command, first = command_line(marker, script, values), opening(marker, script, values)
-        async with self._sessions:
+        async with contextlib.AsyncExitStack() as stack:
             with self._translated():
-                process = await self._session(command)
+                process = await stack.enter_async_context(self._sessions.start(command))
             feeding = asyncio.create_task(_feed(process, first, pieces))
             try:
                 yield SshChannel(self._name, self._link, process, marker)
@@ -140,16 +222,6 @@ class SshConnection:
                 process.close()
                 if isinstance(problem, OSError):
                     raise problem
-
-    async def _session(self, command: str) -> asyncssh.SSHClientProcess[bytes]:
-        """Start a session. sshd frees one a moment after it ended, so a refusal is tried again."""
-        for pause_s in _PAUSES_S:
-            with contextlib.suppress(asyncssh.ChannelOpenError):
-                return await self._link.create_process(command, encoding=None)
-            if self._link.is_closed():
-                break
-            await asyncio.sleep(pause_s)
-        return await self._link.create_process(command, encoding=None)
 
     def _translated(self) -> contextlib.AbstractContextManager[None]:
         return ssh_errors.translated(self._name, self._link)
@@ -161,6 +233,8 @@ class SshConnection:
                 yield
         except TimeoutError:
             message = f"{self._name}: {what} did not end in {timeout_s:g} s and may still run there"
+            if self._sessions.is_full:
+                message = f"{self._name}: {what} found no place in {timeout_s:g} s: {self._sessions.limit}"
             raise DeadlinePassedError(message) from None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import re
 import socket
@@ -20,6 +19,7 @@ from remote_dispatch.errors import (
     LoginError,
     RemoteDispatchError,
 )
+from remote_dispatch.remote.files import NETWORK_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,9 @@ _REASONS: tuple[tuple[tuple[type[Exception], ...], type[LoginError | HostUnreach
         CHECK,
     ),
 )
-_UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EHOSTDOWN, errno.ETIMEDOUT}
+
+_SENT_TO_NOBODY = "socket.send() raised exception."
+"""What asyncio warns of, over and over, once a connection broke while much was on its way."""
 
 
 def host_key_error(name: str, reason: str) -> HostKeyError:
@@ -80,7 +82,7 @@ def _reason(error: OSError) -> str:
         return "its address does not resolve"
     if isinstance(error, ConnectionRefusedError):
         return "nothing is listening there"
-    if error.errno in _UNREACHABLE:
+    if error.errno in NETWORK_ERRORS:
         return "not reachable"
     return "no connection could be made"
 
@@ -110,6 +112,11 @@ def translated(name: str, connection: asyncssh.SSHClientConnection) -> Iterator[
         raise
     except (asyncssh.Error, ConnectionError) as error:
         raise lost(name) from error
+    except OSError as error:
+        # What ends the transport is raised as it is; a local file's errors have other numbers.
+        if error.errno in NETWORK_ERRORS:
+            raise lost(name) from error
+        raise
 
 
 class Redaction(logging.Filter):
@@ -134,6 +141,8 @@ class Redaction(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Clean a record in place; False for a traceback that is not for people."""
         if record.exc_info and isinstance(record.exc_info[1], asyncssh.Error | ConnectionError):
+            return False
+        if record.name == "asyncio" and record.msg == _SENT_TO_NOBODY:
             return False
         record.msg, record.args = self.clean(record.getMessage()), None
         return True

@@ -6,17 +6,32 @@ SFTP 3 has no word for a full disk: whatever fails there is done again by the sh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from typing import TYPE_CHECKING, Any, cast
+from collections import deque
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import asyncssh
 
 from remote_dispatch.errors import HostNotReadyError, IntegrityError, RemoteDispatchError
-from remote_dispatch.remote.files import CHUNK_BYTES, PART, appearing, checked_name, chunks_of, parents_of, size_of
+from remote_dispatch.remote.files import (
+    BLOCK_BYTES,
+    BLOCKS_IN_FLIGHT,
+    LARGE_BYTES,
+    PART,
+    appearing,
+    checked_name,
+    chunks_of,
+    parents_of,
+    part_size,
+    proved_bytes,
+    size_of,
+)
 from remote_dispatch.remote.ssh_errors import REDACTION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path, PurePosixPath
     from typing import Protocol
 
@@ -27,16 +42,22 @@ if TYPE_CHECKING:
 
 
 __all__ = [
+    "BLOCK_BYTES",
     "CLEAN",
     "GET",
     "MAKE",
     "PUT",
     "SFTP_FAILED",
+    "SIZES",
+    "Bounds",
     "all_of",
     "checked",
     "chunks_of",
     "get",
+    "is_large",
+    "part_size",
     "place_error",
+    "proved_bytes",
     "put",
     "save",
     "size_of",
@@ -44,14 +65,32 @@ __all__ = [
 
 SFTP_FAILED = asyncssh.SFTPError
 MAKE = 'LC_ALL=C; export LC_ALL; umask 077; mkdir -p -- "$1"'
-# The size proves that the link did not break under `cat`, which takes that for the end of the file.
-PUT = """
+# The size proves that the link did not break under `cat`, which takes that for the end of the file. `dd` and not `>>`:
+# should the writer of an earlier connection still have a piece to write, it writes the same bytes to the same place.
+# It always talks, and where the link is gone it would die of that.
+PUT = f"""
 LC_ALL=C; export LC_ALL; umask 077
 mkdir -p -- "$1" && cd -- "$1" && mkdir -p -- "$2" && cd -- "$2" || exit 1
-rm -f -- "./$3.part"
-cat >"./$3.part" && chmod 600 "./$3.part" && [ "$(wc -c <"./$3.part")" -eq "$4" ] && mv -f -- "./$3.part" "./$3" && exit
-rm -f -- "./$3.part"
+if [ "$5" -gt 0 ]; then
+  chmod 600 "./$3.part" && words=$(dd bs={BLOCK_BYTES} seek="$5" conv=notrunc of="./$3.part" 2>&1) ||
+    {{ rm -f -- "./$3.part"; echo "$words" >&2; exit 1; }}
+else
+  rm -f -- "./$3.part"
+  cat >"./$3.part" && chmod 600 "./$3.part" || {{ rm -f -- "./$3.part"; exit 1; }}
+fi
+[ "$(wc -c <"./$3.part")" -eq "$4" ] && mv -f -- "./$3.part" "./$3" && exit
+[ "$4" -gt {LARGE_BYTES} ] || rm -f -- "./$3.part"
 exit 1
+"""
+# Two lines a name: the size of the file and of its part, -1 for none.
+SIZES = """
+cd -- "$1" 2>/dev/null || exit 0
+shift
+for name do
+  for file in "./$name" "./$name.part"; do
+    { [ -f "$file" ] && wc -c <"$file"; } 2>/dev/null || echo -1
+  done
+done
 """
 CLEAN = 'cd -- "$1" 2>/dev/null || exit 0; shift; for name do rm -f -- "./$name.part"; done'
 _MISSING, _TOO_LARGE = 44, 45
@@ -59,9 +98,18 @@ GET = f"""
 [ -f "$1" ] || exit {_MISSING}
 size=$(wc -c <"$1") || exit 1
 [ "$size" -le "$2" ] || exit {_TOO_LARGE}
-exec cat <"$1"
+exec tail -c "+$(($3 + 1))" <"$1"
 """
 _OPEN_FILES = 16
+_CLOSE_S = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a download may do: bring so many bytes, and continue an earlier one."""
+
+    limit_bytes: int
+    is_resumed: bool = False
 
 
 def checked(files: Mapping[str, bytes | Path]) -> dict[PurePosixPath, bytes | Path]:
@@ -69,8 +117,22 @@ def checked(files: Mapping[str, bytes | Path]) -> dict[PurePosixPath, bytes | Pa
     return {checked_name(name): source for name, source in files.items()}
 
 
-async def put(sftp: asyncssh.SFTPClient, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path]) -> None:
-    """Write files below a directory: 0600 from their first byte, beside, then renamed. Raises asyncssh's SFTPError."""
+def is_large(source: bytes | Path) -> bool:
+    """Whether what an earlier, broken upload left of it is worth continuing."""
+    return size_of(source) > LARGE_BYTES
+
+
+async def put(
+    sftp: asyncssh.SFTPClient,
+    directory: PurePosixPath,
+    files: Mapping[PurePosixPath, bytes | Path],
+    *,
+    is_resumed: bool = False,
+) -> None:
+    """Write files below a directory: 0600 from their first byte, beside, then renamed. Raises asyncssh's SFTPError.
+
+    With `is_resumed` a large file that is there is left alone, and a part of one is continued.
+    """
     await _make_all(sftp, directory)
     for parent in parents_of(files):
         await _make(sftp, directory / parent)
@@ -78,21 +140,62 @@ async def put(sftp: asyncssh.SFTPClient, directory: PurePosixPath, files: Mappin
 
     async def one(name: PurePosixPath, source: bytes | Path) -> None:
         async with limit:
-            await _put_one(sftp, str(directory / name), source)
+            path = str(directory / name)
+            if not is_resumed or not is_large(source):
+                await _put_one(sftp, path, source)
+            elif await _size_there(sftp, path) == size_of(source):
+                await _remove(sftp, path + PART)
+            else:
+                await _put_one(sftp, path, source, proved_bytes(await _size_there(sftp, path + PART), size_of(source)))
 
     await all_of([one(name, source) for name, source in files.items()])
 
 
-async def _put_one(sftp: asyncssh.SFTPClient, path: str, source: bytes | Path) -> None:
+async def _put_one(sftp: asyncssh.SFTPClient, path: str, source: bytes | Path, start: int = 0) -> None:
     private = asyncssh.SFTPAttrs(permissions=0o600)
-    async with sftp.open(path + PART, "wb", attrs=private) as file:
+    async with _opened(await sftp.open(path + PART, "r+b" if start else "wb", attrs=private)) as file:
         # A part that an earlier try left keeps its mode: say it again.
         await file.setstat(private)
-        offset = 0
-        for chunk in chunks_of(source):
-            await file.write(chunk, offset)
-            offset += len(chunk)
+        await _write(file, source, start)
     await sftp.posix_rename(path + PART, path)
+
+
+@contextlib.asynccontextmanager
+async def _opened(file: asyncssh.SFTPClientFile) -> AsyncIterator[asyncssh.SFTPClientFile]:
+    """Close the file at the end. After an error nobody may answer any more, so its closing is not waited for long."""
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(asyncssh.Error, OSError):
+            async with asyncio.timeout(_CLOSE_S):
+                await file.close()
+        raise
+    await file.close()
+
+
+async def _write(file: asyncssh.SFTPClientFile, source: bytes | Path, start: int) -> None:
+    """Write from `start` on, with so few blocks in flight as `proved_bytes` counts on."""
+    with _first_error():
+        async with asyncio.TaskGroup() as group:
+            pending: deque[asyncio.Task[int]] = deque()
+            for number, block in enumerate(chunks_of(source, start, BLOCK_BYTES)):
+                if len(pending) == BLOCKS_IN_FLIGHT:
+                    await pending.popleft()
+                pending.append(group.create_task(file.write(block, start + number * BLOCK_BYTES)))
+
+
+async def _size_there(sftp: asyncssh.SFTPClient, path: str) -> int:
+    """Return the size of a regular file; -1 where there is none."""
+    try:
+        facts = await sftp.lstat(path)
+    except asyncssh.SFTPNoSuchFile:
+        return -1
+    return facts.size if facts.type == asyncssh.FILEXFER_TYPE_REGULAR and facts.size is not None else -1
+
+
+async def _remove(sftp: asyncssh.SFTPClient, path: str) -> None:
+    with contextlib.suppress(asyncssh.SFTPNoSuchFile):
+        await sftp.remove(path)
 
 
 async def _make_all(sftp: asyncssh.SFTPClient, directory: PurePosixPath) -> None:
@@ -111,7 +214,13 @@ async def _make(sftp: asyncssh.SFTPClient, directory: PurePosixPath) -> None:
             raise
 
 
-async def get(sftp: asyncssh.SFTPClient, name: str, source: PurePosixPath, target: Path, *, limit_bytes: int) -> None:
+async def get(
+    sftp: asyncssh.SFTPClient,
+    name: str,
+    source: PurePosixPath,
+    target: Path,
+    bounds: Bounds,
+) -> None:
     """Read one regular file. Raises FileNotFoundError, IntegrityError, and asyncssh's SFTPError for everything else."""
     try:
         facts = await sftp.stat(str(source))
@@ -119,27 +228,49 @@ async def get(sftp: asyncssh.SFTPClient, name: str, source: PurePosixPath, targe
         raise _missing(source) from error
     if facts.type != asyncssh.FILEXFER_TYPE_REGULAR:
         raise _missing(source)
-    if facts.size is not None and facts.size > limit_bytes:
-        raise _too_large(name, source, limit_bytes)
-    async with sftp.open(str(source), "rb", encoding=None) as file:
-        with appearing(target) as copy:
-            offset = 0
-            while chunk := cast("bytes", await file.read(CHUNK_BYTES, offset)):
-                offset += len(chunk)
-                if offset > limit_bytes:
-                    raise _too_large(name, source, limit_bytes)
-                copy.write(chunk)
+    size = facts.size or 0
+    if size > bounds.limit_bytes:
+        raise _too_large(name, source, bounds.limit_bytes)
+    async with _opened(await sftp.open(str(source), "rb", encoding=None)) as file:
+        with appearing(target, is_continued=bounds.is_resumed) as copy:
+            if copy.tell() > size:
+                copy.seek(0)
+                copy.truncate()
+            await _read(file, copy, size)
 
 
-async def save(channel: _Printing, name: str, source: PurePosixPath, target: Path, *, limit_bytes: int) -> None:
-    """Write what `GET` prints. Raises FileNotFoundError, IntegrityError, HostNotReadyError."""
-    with appearing(target) as copy:
-        size = 0
+async def _read(file: asyncssh.SFTPClientFile, copy: IO[bytes], size: int) -> None:
+    """Read from where the copy stands up to `size`, blocks in order, a few in flight."""
+    with _first_error():
+        async with asyncio.TaskGroup() as group:
+            pending: deque[asyncio.Task[bytes | str]] = deque()
+            for offset in range(copy.tell(), size, BLOCK_BYTES):
+                if len(pending) == BLOCKS_IN_FLIGHT:
+                    copy.write(cast("bytes", await pending.popleft()))
+                pending.append(group.create_task(file.read(min(BLOCK_BYTES, size - offset), offset)))
+            for task in pending:
+                copy.write(cast("bytes", await task))
+    if copy.tell() != size:
+        raise asyncssh.SFTPFailure("the file became shorter while it was read")
+
+
+async def save(
+    channel: _Printing,
+    name: str,
+    source: PurePosixPath,
+    target: Path,
+    bounds: Bounds,
+    *,
+    start: int,
+) -> None:
+    """Write what `GET` prints from `start` on. Raises FileNotFoundError, IntegrityError, HostNotReadyError."""
+    with appearing(target, is_continued=bounds.is_resumed) as copy:
+        copy.seek(start)
+        copy.truncate()
         async for chunk in channel.stdout():
-            size += len(chunk)
-            if size > limit_bytes:
-                raise _too_large(name, source, limit_bytes)
             copy.write(chunk)
+            if copy.tell() > bounds.limit_bytes:
+                raise _too_large(name, source, bounds.limit_bytes)
         words = b"".join([chunk async for chunk in channel.stderr()])
         match await channel.wait():
             case 0:
@@ -147,7 +278,7 @@ async def save(channel: _Printing, name: str, source: PurePosixPath, target: Pat
             case code if code == _MISSING:
                 raise _missing(source)
             case code if code == _TOO_LARGE:
-                raise _too_large(name, source, limit_bytes)
+                raise _too_large(name, source, bounds.limit_bytes)
             case _:
                 raise place_error(name, words)
 
@@ -171,10 +302,16 @@ def place_error(name: str, words: bytes) -> HostNotReadyError:
 
 async def all_of(jobs: Sequence[Coroutine[Any, Any, None]]) -> None:
     """Run several things at once; the first error ends the others and is raised as itself, not as a group."""
-    try:
+    with _first_error():
         async with asyncio.TaskGroup() as group:
             for job in jobs:
                 group.create_task(job)
+
+
+@contextlib.contextmanager
+def _first_error() -> Iterator[None]:
+    try:
+        yield
     except BaseExceptionGroup as errors:
         raise _first(errors) from errors
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import subprocess
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
 
+from remote_dispatch.model import Host
+from tests.rig.proxy import Proxy, redirect
 from tests.rig.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -62,3 +66,26 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("a small file system cannot be mounted here")
     yield place
     subprocess.run(["umount", "-l", str(place)], check=True, stdin=subprocess.DEVNULL, timeout=10)
+
+
+@dataclass(frozen=True)
+class Road:
+    """A host behind a proxy."""
+
+    host: Host
+    proxy: Proxy
+    server: Sshd
+
+
+@pytest.fixture
+def proxied(client_home: Path) -> Iterator[Callable[[Sshd], Road]]:
+    """Put a proxy before a server, and have the client's `box` go through it."""
+    with ExitStack() as stack:
+
+        def lay(server: Sshd) -> Road:
+            proxy = stack.enter_context(Proxy(server.port))
+            server.write_client_home(client_home)
+            redirect(client_home, server.port, proxy.port)
+            return Road(Host(name="box", host="box"), proxy, server)
+
+        yield lay

@@ -312,5 +312,9 @@ def is_alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    state = Path(f"/proc/{pid}/stat")
-    return not (state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z")
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        # It ended in between, or this system has no /proc.
+        return not Path("/proc/self").exists()
+    return state.rpartition(")")[2].split(maxsplit=1)[0] != "Z"

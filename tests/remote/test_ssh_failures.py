@@ -20,7 +20,6 @@ from remote_dispatch.errors import (
     AuthenticationError,
     ConnectionLostError,
     HostKeyError,
-    HostNotReadyError,
     HostUnreachableError,
     LoginError,
     RemoteDispatchError,
@@ -344,23 +343,6 @@ async def busy(connection: SshConnection, work: str, place: Path) -> None:
         while True:
             source = PurePosixPath(place / "source")
             await connection.download(source, place / "down", limit_bytes=30_000_000, timeout_s=30)
-
-
-async def test_a_host_that_refuses_another_session_says_so(own_server: Callable[..., Sshd], client_home: Path) -> None:
-    server = own_server(extra=("MaxSessions 1",))
-    async with connect(box(client_home, server)) as connection, connection.open("while sleep 0.1; do echo tick; done"):
-        with pytest.raises(HostNotReadyError, match="refuses another session") as caught:
-            await connection.run("true", timeout_s=10)
-        assert_no_address(caught.value, server.port)
-
-
-async def test_a_host_with_one_session_can_still_take_files(
-    own_server: Callable[..., Sshd], client_home: Path, tmp_path: Path
-) -> None:
-    server = own_server(extra=("MaxSessions 2",))
-    async with connect(box(client_home, server)) as connection:
-        await connection.upload(PurePosixPath(tmp_path / "up"), {"a": b"1"}, timeout_s=10)
-        assert (await connection.run("true", timeout_s=10)).exit_status == 0
 
 
 async def test_logs_hold_no_address(server: Sshd, client_home: Path, caplog: pytest.LogCaptureFixture) -> None:
