@@ -4,7 +4,10 @@ A transcript is a plain dict as OpenCode's session export holds it. Functions re
 not touch; nothing changes its argument.
 """
 
+from remote_dispatch.transcript.arrival import Arrival, Journey, Way, decide
+from remote_dispatch.transcript.busy import INTERRUPTED_AFTER_MS, is_busy
 from remote_dispatch.transcript.clocks import fit, newest_ms, outward_shift_ms, shift
+from remote_dispatch.transcript.compare import Compared, Standing, compare, content_digest
 from remote_dispatch.transcript.identity import (
     fresh_ids,
     inverted,
@@ -17,11 +20,16 @@ from remote_dispatch.transcript.merge import (
     additions,
     as_copy,
     check_back,
+    continued,
+    lacking,
+    left_there,
     message_ids,
     moved_on,
     new_messages,
     part_ids,
     read_back_problems,
+    was_taken_back,
+    without,
 )
 from remote_dispatch.transcript.open_call import close_open_calls, open_calls
 from remote_dispatch.transcript.permissions import agent_override, permission_override, rules_from, with_permissions
@@ -39,10 +47,16 @@ from remote_dispatch.transcript.travel import (
 from remote_dispatch.transcript.verdict import Verdict, failure_detail, failure_kind, judge, refused_calls
 
 __all__ = [
+    "INTERRUPTED_AFTER_MS",
+    "Arrival",
+    "Compared",
+    "Journey",
     "Message",
     "Part",
+    "Standing",
     "Transcript",
     "Verdict",
+    "Way",
     "additions",
     "agent_override",
     "as_copy",
@@ -50,7 +64,11 @@ __all__ = [
     "check_back",
     "children_of",
     "close_open_calls",
+    "compare",
+    "content_digest",
+    "continued",
     "count",
+    "decide",
     "digest",
     "dump",
     "failure_detail",
@@ -59,7 +77,10 @@ __all__ = [
     "fresh_ids",
     "has_pending_revert",
     "inverted",
+    "is_busy",
     "judge",
+    "lacking",
+    "left_there",
     "message_ids",
     "moved_on",
     "new_message_id",
@@ -81,7 +102,9 @@ __all__ = [
     "rules_from",
     "shift",
     "tool_outputs",
+    "was_taken_back",
     "with_permissions",
+    "without",
     "without_reverted",
     "without_workspace",
 ]

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.errors import IntegrityError
+from remote_dispatch.transcript.fields import KNOWN, STRUCTURED, WRITTEN_AT_THE_END, WRITTEN_BY_OPENCODE
 from remote_dispatch.transcript.identity import fresh_ids, rename
-from remote_dispatch.transcript.reading import canonical
+from remote_dispatch.transcript.open_call import is_unfinished
+from remote_dispatch.transcript.reading import canonical, count
 from remote_dispatch.transcript.shape import (
     Message,
     Part,
     Transcript,
     id_of,
-    is_open_call,
     last_with_role,
-    mapping,
     messages_of,
     parts_of,
     role_of,
@@ -23,27 +22,10 @@ from remote_dispatch.transcript.shape import (
     with_messages,
     without_info,
 )
-from remote_dispatch.transcript.travel import has_pending_revert
+from remote_dispatch.transcript.travel import has_pending_revert, without_reverted
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
-
-_WRITTEN_BY_OPENCODE = frozenset({"time", "cost", "tokens", "summary"})
-"""Fields of a message that OpenCode itself rewrites after the turn: diffs of a user message, sums, times."""
-_STRUCTURED = frozenset({"state", "time", "tokens", "cache", "path", "model", "summary", "source"})
-_KNOWN = frozenset(
-    re.findall(
-        r"\w+",
-        """
-    id sessionID messageID role type time agent model system tools format summary parentID mode path cost tokens modelID
-    providerID finish error variant structured text synthetic ignored metadata snapshot reason hash files tool callID
-    state mime filename url source name prompt description command auto overflow tail_start_id attempt status input
-    output title attachments raw created completed start end compacted total reasoning cache read write cwd root value
-    diffs body
-    """,
-    )
-)
-"""Every field of messages and parts in OpenCode 1.18's schema, outside tool inputs, metadata and errors."""
 
 
 def message_ids(transcript: Transcript) -> tuple[str, ...]:
@@ -57,15 +39,19 @@ def part_ids(transcript: Transcript) -> tuple[str, ...]:
 
 
 def check_back(back: Transcript, *, session_id: str, base_ids: Collection[str]) -> None:
-    """Raise IntegrityError unless this is our session and still holds every message that was sent."""
+    """Raise IntegrityError unless this is our session, all of it is its own, no id stands twice, and it is not empty.
+
+    It may lack messages that were sent: somebody may have taken them back on the host (`was_taken_back`).
+    """
     if back["info"]["id"] != session_id:
         raise IntegrityError("what came back is another session")
-    held = set(message_ids(back))
-    lost = [one for one in base_ids if one not in held]
-    if lost:
-        raise IntegrityError(f"what came back lacks {len(lost)} of the {len(base_ids)} messages that were sent")
+    if base_ids and not messages_of(back):
+        raise IntegrityError(f"what came back lacks all of the {len(base_ids)} messages that were sent")
     if not all(_belongs(message, session_id) for message in messages_of(back)):
         raise IntegrityError("what came back holds messages of another session")
+    for ids in (message_ids(back), part_ids(back)):
+        if len(set(ids)) != len(ids):
+            raise IntegrityError("what came back holds the same id twice")
 
 
 def new_messages(base_ids: Collection[str], back: Transcript) -> list[Message]:
@@ -77,16 +63,71 @@ def new_messages(base_ids: Collection[str], back: Transcript) -> list[Message]:
 def moved_on(base: Transcript, current: Transcript) -> bool:
     """Whether the local session (`current`) went on by itself since it was exported (`base`).
 
-    A new user message, a removed or edited message or part, and messages taken back count. What the turn that asked
-    for the dispatch still writes does not: the end of its open message, and further answers to the same user message.
+    A new user message, a removed or edited message or part, a compaction and messages taken back count. What the turn
+    that asked for the dispatch still writes does not: the end of its open message, and further answers to the same
+    user message. Nor does what is no part of the conversation: title, permissions, sharing, archiving, sums, times.
     """
     now = {id_of(message): message for message in messages_of(current)}
     known = set(message_ids(base))
+    asked = _asked(base)
     return (
         has_pending_revert(current)
-        or any(_was_changed(message, now.get(id_of(message))) for message in messages_of(base))
-        or any(not _ends_the_turn(message, base) for message in messages_of(current) if id_of(message) not in known)
+        or any(_was_changed(message, now.get(id_of(message)), asked) for message in messages_of(base))
+        or any(not _ends_the_turn(message, asked) for message in messages_of(current) if id_of(message) not in known)
     )
+
+
+def was_taken_back(back: Transcript, sent: Transcript) -> bool:
+    """Whether somebody took messages back on the host: a revert is pending, or sent messages or parts are gone.
+
+    OpenCode 1.18 deletes what was taken back at the next prompt: whole messages, and the last parts of one.
+    `sent` is the local transcript as it left, open calls as they were.
+    """
+    kept = without_reverted(back)
+    held = {*message_ids(kept), *part_ids(kept)}
+    return count(kept) != count(back) or any(one not in held for one in (*message_ids(sent), *part_ids(sent)))
+
+
+def left_there(sent: Transcript, back: Transcript) -> Transcript:
+    """Return of `sent` the messages and parts that the host still has, as they were here when they left.
+
+    This and the new messages of `without_reverted(back)` are exactly what the host has.
+    """
+    kept = without_reverted(back)
+    parts = {id_of(message): {part["id"] for part in parts_of(message)} for message in messages_of(kept)}
+    return with_messages(
+        sent,
+        (
+            {**message, "parts": [part for part in parts_of(message) if part["id"] in parts[id_of(message)]]}
+            for message in messages_of(sent)
+            if id_of(message) in parts
+        ),
+    )
+
+
+def lacking(current: Transcript, fresh: Iterable[Message]) -> list[Message]:
+    """Return those of the new messages that are not here whole.
+
+    OpenCode 1.18 imports row by row: a message may have arrived without its parts.
+    """
+    here = {*message_ids(current), *part_ids(current)}
+    return [
+        message
+        for message in fresh
+        if id_of(message) not in here or any(part["id"] not in here for part in parts_of(message))
+    ]
+
+
+def continued(current: Transcript, placed: Iterable[Message]) -> list[Message]:
+    """Return the messages as they will be here: of one that is here in part, its fields and those parts stay."""
+    here = {id_of(message): message for message in messages_of(current)}
+    return [_completed(here.get(id_of(message)), message) for message in placed]
+
+
+def without(current: Transcript, messages: Iterable[Message]) -> Transcript:
+    """Return a copy without these messages."""
+    gone = {id_of(message) for message in messages}
+    return with_messages(current, (message for message in messages_of(current) if id_of(message) not in gone))
 
 
 def additions(current: Transcript, back_messages: Iterable[Message]) -> Transcript:
@@ -104,11 +145,11 @@ def as_copy(
 
     It has the messages that left and the new ones; one mapping serves the whole family, so that they point to each
     other. Its title is `TITLE (from HOST)`. It has no parent and is not shared. `base` is the local transcript with
-    its open calls closed: neither retargeted nor shifted.
+    its open calls closed: neither retargeted nor shifted. It is not archived: OpenCode would list it nowhere.
     """
     title = f"{base['info'].get('title', '')} (from {host})".strip()
     whole = with_messages(
-        without_info(with_info(base, title=title), "parentID", "share", "revert", "workspaceID"),
+        without_info(with_info(base, title=title, time=_awake(base)), "parentID", "share", "revert", "workspaceID"),
         [*messages_of(base), *back_messages],
     )
     family = [whole, *children]
@@ -136,11 +177,25 @@ def _belongs(message: Message, session_id: str) -> bool:
     )
 
 
-def _was_changed(before: Message, after: Message | None) -> bool:
+def _asked(base: Transcript) -> str | None:
+    """The id of the user message that the turn under way answers; None when the session rests."""
+    messages = messages_of(base)
+    asked = last_with_role(messages, "user")
+    return None if asked is None or _rests(messages[-1]) else id_of(asked)
+
+
+def _rests(last: Message) -> bool:
+    """A turn goes on after a tool call, after an answer without a reason to end, and after a context overflow."""
+    info = last["info"]
+    is_ended = "completed" in info["time"] and info.get("finish") not in (None, "tool-calls", "unknown")
+    return role_of(last) == "assistant" and (is_ended or "error" in info)
+
+
+def _was_changed(before: Message, after: Message | None, asked: str | None) -> bool:
     if after is None:
         return True
-    is_open = _is_open(before)
-    if not is_open and _settled_info(before) != _settled_info(after):
+    is_open = _is_open(before) and before["info"].get("parentID") == asked
+    if _settled_info(before, is_open) != _settled_info(after, is_open):
         return True
     now = {part["id"]: part for part in parts_of(after)}
     old = {part["id"] for part in parts_of(before)}
@@ -153,7 +208,7 @@ def _was_changed(before: Message, after: Message | None) -> bool:
 def _part_was_changed(before: Part, after: Part | None, is_message_open: bool) -> bool:  # noqa: FBT001 - a fact
     if after is None:
         return True
-    if is_message_open and _is_unfinished(before):
+    if is_message_open and is_unfinished(before):
         return any(before.get(field) != after.get(field) for field in ("type", "tool", "callID"))
     return _settled_part(before) != _settled_part(after)
 
@@ -162,13 +217,9 @@ def _is_open(message: Message) -> bool:
     return role_of(message) == "assistant" and "completed" not in message["info"]["time"]
 
 
-def _is_unfinished(part: Part) -> bool:
-    is_streaming = part["type"] in ("text", "reasoning") and "end" not in mapping(part.get("time"))
-    return is_streaming or is_open_call(part)
-
-
-def _settled_info(message: Message) -> str:
-    return canonical({name: value for name, value in message["info"].items() if name not in _WRITTEN_BY_OPENCODE})
+def _settled_info(message: Message, is_open: bool) -> str:  # noqa: FBT001 - a fact
+    unsettled = WRITTEN_BY_OPENCODE | WRITTEN_AT_THE_END if is_open else WRITTEN_BY_OPENCODE
+    return canonical({name: value for name, value in message["info"].items() if name not in unsettled})
 
 
 def _settled_part(part: Part) -> str:
@@ -180,10 +231,19 @@ def _settled_part(part: Part) -> str:
     return canonical(settled)
 
 
-def _ends_the_turn(message: Message, base: Transcript) -> bool:
-    asked = last_with_role(messages_of(base), "user")
-    is_answer = role_of(message) == "assistant" and asked is not None
-    return is_answer and message["info"].get("parentID") == id_of(asked or {})
+def _ends_the_turn(message: Message, asked: str | None) -> bool:
+    return asked is not None and message["info"].get("parentID") == asked
+
+
+def _completed(here: Message | None, message: Message) -> Message:
+    if here is None:
+        return message
+    present = {part["id"]: part for part in parts_of(here)}
+    return {**here, "parts": [present.get(part["id"], part) for part in parts_of(message)]}
+
+
+def _awake(transcript: Transcript) -> dict[str, Any]:
+    return {name: at for name, at in transcript["info"]["time"].items() if name not in ("archived", "compacting")}
 
 
 def _message_problems(expected: Message, actual: Message | None) -> list[str]:
@@ -217,8 +277,8 @@ def _as_imported(expected: dict[str, Any], actual: dict[str, Any]) -> dict[str, 
     """Leave out what OpenCode does not know and did not keep."""
     kept: dict[str, Any] = {}
     for name, value in expected.items():
-        if name not in actual and name not in _KNOWN:
+        if name not in actual and name not in KNOWN:
             continue
-        is_structure = name in _STRUCTURED and isinstance(value, dict) and isinstance(actual.get(name), dict)
+        is_structure = name in STRUCTURED and isinstance(value, dict) and isinstance(actual.get(name), dict)
         kept[name] = _as_imported(value, actual[name]) if is_structure else value
     return kept

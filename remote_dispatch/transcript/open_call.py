@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 OUR_TOOL = "remote_dispatch"
 
+_OURS = "handed over to "
+_NOT_OURS = "not finished at the hand-over"
 _OUR_COMMAND = re.compile(r"(?<![\w.-])remote[-_]dispatch\s(?:[^\n;&|]*\s)?(?:send|resume)\b")
 _NO_TOKENS = {"input": 0, "output": 0, "reasoning": 0, "cache": {"read": 0, "write": 0}}
 _AFTERWARDS = {
@@ -37,6 +39,28 @@ def open_calls(transcript: Transcript) -> tuple[Part, ...]:
     """Return the tool calls of the last assistant message that have not ended."""
     last = last_with_role(messages_of(transcript), "assistant")
     return tuple(part for part in parts_of(last) if is_open_call(part)) if last else ()
+
+
+def asks_for_a_dispatch(part: Part) -> bool:
+    """Whether a tool call hands this session over: our tool, or our command in a shell."""
+    if part.get("tool") == OUR_TOOL:
+        return True
+    command = mapping(state_of(part).get("input")).get("command")
+    return part.get("tool") == "bash" and isinstance(command, str) and _OUR_COMMAND.search(command) is not None
+
+
+def is_unfinished(part: Part) -> bool:
+    """Whether the part is a tool call that has not ended, or text that still grows."""
+    is_streaming = part["type"] in ("text", "reasoning") and "end" not in mapping(part.get("time"))
+    return is_streaming or is_open_call(part)
+
+
+def was_closed_for_a_journey(part: Part) -> bool:
+    """Whether the end of a tool call was written by `close_open_calls`, not by the tool."""
+    state = state_of(part)
+    title, output = str(state.get("title")), str(state.get("output"))
+    is_ours = title.startswith(_OURS) and output.startswith("This session was handed over to the host")
+    return is_ours or (title == _NOT_OURS and output.startswith("This call had not finished"))
 
 
 def close_open_calls(transcript: Transcript, *, host: str, mode: Mode, now_ms: int) -> Transcript:
@@ -61,16 +85,9 @@ def close_open_calls(transcript: Transcript, *, host: str, mode: Mode, now_ms: i
 
 def _our_calls(calls: tuple[Part, ...], host: str) -> set[str]:
     """With several dispatches at once, those that name this host; a host named by a variable is taken for ours."""
-    candidates = [part for part in calls if _asks_for_a_dispatch(part)]
+    candidates = [part for part in calls if asks_for_a_dispatch(part)]
     named = [part for part in candidates if _names(part, host)]
     return {part["id"] for part in named or candidates}
-
-
-def _asks_for_a_dispatch(part: Part) -> bool:
-    if part.get("tool") == OUR_TOOL:
-        return True
-    command = mapping(state_of(part).get("input")).get("command")
-    return part.get("tool") == "bash" and isinstance(command, str) and _OUR_COMMAND.search(command) is not None
 
 
 def _names(part: Part, host: str) -> bool:
@@ -92,11 +109,11 @@ def _closed(message: Message, ours: Collection[str], host: str, mode: Mode, now_
 def _account(is_ours: bool, host: str, mode: Mode) -> tuple[str, str]:  # noqa: FBT001 - which of the two accounts
     if is_ours:
         output = f"This session was handed over to the host `{host}` ({mode.value}). {_AFTERWARDS[mode]}"
-        return f"handed over to {host}", output
+        return f"{_OURS}{host}", output
     output = (
         f"This call had not finished when the session was handed over to the host `{host}`. Its result is not known."
     )
-    return "not finished at the hand-over", output
+    return _NOT_OURS, output
 
 
 def _completed(part: Part, account: tuple[str, str], started: int, now_ms: int) -> Part:

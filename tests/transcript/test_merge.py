@@ -16,11 +16,15 @@ from remote_dispatch.transcript import (
     as_copy,
     check_back,
     close_open_calls,
+    lacking,
+    left_there,
     message_ids,
     moved_on,
     new_messages,
     part_ids,
     read_back_problems,
+    was_taken_back,
+    without_reverted,
 )
 from tests.transcript.samples import (
     NOW,
@@ -113,6 +117,153 @@ def _taken_back(transcript: Transcript) -> Transcript:
     return {**transcript, "info": {**transcript["info"], "revert": {"messageID": message_id(1)}}}
 
 
+ENDINGS = ["completed", "tools", "error", "aborted"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_real_dispatching_turn_may_end_in_every_way(ending: str) -> None:
+    assert not moved_on(exported(f"turn-{ending}-open"), exported(f"turn-{ending}"))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_prompt_after_the_end_of_the_real_turn_counts(ending: str) -> None:
+    assert moved_on(exported(f"turn-{ending}-open"), _with(exported(f"turn-{ending}"), user(2**47)))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_edit_before_the_real_turn_counts_whatever_its_end(ending: str) -> None:
+    assert moved_on(exported(f"turn-{ending}-open"), _edited_text(exported(f"turn-{ending}")))
+
+
+def test_text_after_the_open_call_is_the_end_of_the_turn() -> None:
+    base = exported("turn-completed-open")
+    current = thawed(base)
+    current["messages"][-1]["parts"].append(part(2**47, 1, text="sent", time={"start": NOW, "end": NOW}))
+    assert not moved_on(base, current)
+
+
+def test_a_message_that_was_interrupted_long_ago_may_not_change() -> None:
+    interrupted = assistant(2, tool(201, 2, "bash", status="running", input={}), time={"created": 2000})
+    base = session(user(1), interrupted, user(3), assistant(4, parent=3, finish="stop"))
+    assert moved_on(base, _changed(base, 1, finish="stop"))
+    more = thawed(base)
+    more["messages"][1]["parts"].append(part(2**47, 2, text="more"))
+    assert moved_on(base, more)
+
+
+@pytest.mark.parametrize("end", [{"finish": "stop"}, {"finish": "length"}, {"error": {"name": "APIError"}}])
+def test_another_answer_where_the_turn_was_over_counts(end: dict[str, Any]) -> None:
+    base = session(user(1), assistant(2, **end))
+    assert moved_on(base, _with(base, assistant(2**46, finish="stop")))
+
+
+@pytest.mark.parametrize("finish", [None, "tool-calls", "unknown"])
+def test_another_answer_where_the_turn_was_not_over_is_its_end(finish: str | None) -> None:
+    base = session(user(1), assistant(2, finish=finish))
+    assert not moved_on(base, _with(base, assistant(2**46, finish="stop")))
+
+
+def test_an_open_message_may_not_become_one_of_another_model() -> None:
+    base = exported("turn-completed-open")
+    assert moved_on(base, _changed(exported("turn-completed"), -2, modelID="other"))
+
+
+@pytest.mark.parametrize(
+    "info",
+    [
+        {"title": "New title"},
+        {"permission": [{"permission": "bash", "pattern": "*", "action": "deny"}]},
+        {"share": {"url": "https://example.org/s/1"}},
+        {"time": {"created": 500, "updated": 9999, "archived": NOW}},
+        {"metadata": {"note": 1}},
+        {"agent": "plan", "model": {"id": "other", "providerID": "remote", "variant": "default"}},
+    ],
+    ids=["title", "permission", "share", "archived", "metadata", "agent and model"],
+)
+def test_what_is_no_part_of_the_conversation_does_not_count(info: dict[str, Any]) -> None:
+    base = exported("open-call")
+    assert not moved_on(base, {**base, "info": {**base["info"], **info}})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("compaction-before", "compaction-by-hand"),
+        ("compaction-before", "compaction-prompted"),
+        ("overflow-before", "overflow"),
+        ("three-turns", "three-turns-taken-back"),
+        ("three-turns", "three-turns-prompted"),
+        ("part", "part-taken-back"),
+        ("part", "part-prompted"),
+    ],
+)
+def test_a_real_compaction_or_revert_counts(before: str, after: str) -> None:
+    assert moved_on(exported(before), exported(after))
+    assert not moved_on(exported(before), exported(before))
+
+
+# --- was something taken back on the host?
+
+
+@pytest.mark.parametrize("name", ["three-turns", "part"])
+def test_opencode_leaves_at_the_next_prompt_what_we_keep_of_a_pending_revert(name: str) -> None:
+    kept, prompted = without_reverted(exported(f"{name}-taken-back")), exported(f"{name}-prompted")
+    assert prompted["messages"][: len(kept["messages"])] == kept["messages"]
+    assert left_there(exported(name), prompted) == {**exported(name), "messages": kept["messages"]}
+    assert left_there(exported(name), exported(f"{name}-taken-back"))["messages"] == kept["messages"]
+
+
+@pytest.mark.parametrize("name", ["three-turns", "part"])
+@pytest.mark.parametrize("state", ["taken-back", "prompted"])
+def test_a_real_revert_on_the_host_is_seen(name: str, state: str) -> None:
+    assert was_taken_back(exported(f"{name}-{state}"), exported(name))
+
+
+def test_a_revert_of_the_last_parts_of_a_message_is_seen_after_the_next_prompt_too() -> None:
+    sent = session(user(1), assistant(2, part(200, 2, text="a"), part(201, 2, text="b")))
+    back = session(user(1), assistant(2, part(200, 2, text="a")), user(3))
+    assert was_taken_back(back, sent)
+    assert left_there(sent, back)["messages"] == back["messages"][:2]
+
+
+@pytest.mark.parametrize(
+    ("sent", "back"),
+    [
+        ("open-call", "killed"),
+        ("turn-tools-open", "turn-tools"),
+        ("compaction-before", "compaction-prompted"),
+        ("overflow-before", "overflow"),
+    ],
+)
+def test_new_messages_and_a_compaction_on_the_host_are_no_revert(sent: str, back: str) -> None:
+    assert not was_taken_back(exported(back), exported(sent))
+    assert left_there(exported(sent), exported(back)) == exported(sent)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("compaction-before", "compaction-prompted"), ("overflow-before", "overflow")]
+)
+def test_a_real_compaction_leaves_the_messages_before_it_as_they_were(before: str, after: str) -> None:
+    old = exported(before)["messages"]
+    assert exported(after)["messages"][: len(old)] == old
+
+
+def test_a_revert_of_a_message_that_does_not_exist_takes_nothing_back() -> None:
+    base = session(user(1), assistant(2))
+    assert not was_taken_back({**base, "info": {**base["info"], "revert": {"messageID": message_id(9)}}}, base)
+
+
+# --- what is not here yet?
+
+
+def test_a_message_that_arrived_without_a_part_is_not_here_yet() -> None:
+    fresh = [user(3), assistant(4, part(400, 4), part(401, 4))]
+    half = [user(3), assistant(4, part(400, 4))]
+    assert lacking(session(*half), fresh) == fresh[1:]
+    assert lacking(session(), fresh) == fresh
+    assert lacking(session(*fresh), fresh) == []
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -149,11 +300,17 @@ def test_a_transcript_of_our_session_with_every_sent_message_is_accepted() -> No
     check_back(exported("killed"), session_id=SESSION, base_ids=message_ids(base))
 
 
+def test_what_lacks_some_messages_is_ours_all_the_same() -> None:
+    check_back(session(user(3)), session_id=SESSION, base_ids=(message_id(1), message_id(2)))
+
+
 @pytest.mark.parametrize(
     ("back", "problem"),
     [
         (session(user(1), id=OTHER), "another session"),
-        (session(user(3)), "lacks 2 of the 2 messages"),
+        (session(), "lacks all of the 2 messages"),
+        (session(user(1), user(1)), "the same id twice"),
+        (session(assistant(2, part(200, 2), part(200, 2))), "the same id twice"),
         (session(user(1), assistant(2), user(3, sessionID=OTHER)), "messages of another session"),
         (session(user(1), assistant(2, {**part(200, 2), "sessionID": OTHER})), "messages of another session"),
         (session(user(1), assistant(2, {**part(200, 2), "messageID": message_id(9)})), "messages of another session"),
@@ -174,7 +331,8 @@ def test_additions_hold_the_local_info_and_only_the_new_messages() -> None:
 
 def test_a_copy_is_independent_complete_and_named_after_its_host() -> None:
     base = close_open_calls(exported("open-call"), host="gpu", mode=Mode.ROUND_TRIP, now_ms=NOW)
-    base = {**base, "info": {**base["info"], "parentID": OTHER, "share": {"url": "x"}}}
+    archived = {**base["info"]["time"], "archived": NOW}
+    base = {**base, "info": {**base["info"], "parentID": OTHER, "share": {"url": "x"}, "time": archived}}
     [copy] = as_copy(base, [user(2**47, text="brief")], host="gpu", now_ms=NOW)
     times = [message["info"]["time"] for message in base["messages"]]
     assert not {*message_ids(base), *part_ids(base), SESSION} & {
@@ -185,6 +343,7 @@ def test_a_copy_is_independent_complete_and_named_after_its_host() -> None:
     assert [message["info"]["time"] for message in copy["messages"][:-1]] == times
     assert copy["info"]["title"] == "A title (from gpu)"
     assert not {"parentID", "share"} & set(copy["info"])
+    assert set(copy["info"]["time"]) == {"created", "updated"}
     assert copy["messages"][-1]["parts"][0]["text"] == "brief"
     assert copy["messages"][-1]["info"]["sessionID"] == copy["info"]["id"]
 
