@@ -9,6 +9,7 @@
     ├── HostUnreachableError             5  no connection (retryable)
     │   └── ConnectionLostError          5  it was open and broke (retryable)
     ├── DeadlinePassedError              6  our waiting ended, the work goes on (retryable)
+    ├── AnswerNeededError                7  a question cannot be put: there is no terminal
     ├── DivergedError                    8  the session moved on, or is held elsewhere
     ├── HostNotReadyError                9  OpenCode missing, model unknown, no space ...
     ├── UnknownNameError                10  no such host, session or dispatch
@@ -108,6 +109,13 @@ class DeadlinePassedError(RemoteDispatchError):
     exit_code = 6
     kind = "deadline"
     retryable = True
+
+
+class AnswerNeededError(RemoteDispatchError):
+    """A question cannot be put: there is no terminal. Nothing was changed; the hint has the flag that answers."""
+
+    exit_code = 7
+    kind = "answer-needed"
 
 
 class DivergedError(RemoteDispatchError):

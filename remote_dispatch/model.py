@@ -150,6 +150,10 @@ class DispatchRequest(BaseModel):
     permissions: Permissions | None = None
     permission_rules: PermissionRules | None = None
     name: str | None = None
+    is_copy: bool = False
+    """Whether it is to be an independent copy: fresh ids there, and a session of its own at home."""
+    is_forced: bool = False
+    """Whether a session goes although a turn of it seems to be open here."""
 
 
 class Moment(BaseModel):
@@ -159,6 +163,17 @@ class Moment(BaseModel):
 
     state: State
     at: datetime
+
+
+class Entry(BaseModel):
+    """A step of the main path in the journal: begun, how often, and when it was last seen to be done."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: str
+    began: datetime
+    ended: datetime | None = None
+    tries: int = 1
 
 
 class Origin(BaseModel):
@@ -196,6 +211,8 @@ class Travel(BaseModel):
     """Whether the host's old copy of the session is deleted first."""
     children: tuple[str, ...] = ()
     """Local ids of the sub-agents' sessions that travel along."""
+    opencode: str | None = None
+    """The OpenCode binary on the host, absolute."""
 
 
 class Dispatch(BaseModel):
@@ -208,6 +225,8 @@ class Dispatch(BaseModel):
     name: str
     request: DispatchRequest
     history: tuple[Moment, ...]
+    journal: tuple[Entry, ...] = ()
+    """The steps that were begun, in the order of their first beginning."""
     origin: Origin | None = None
     travel: Travel | None = None
     run_directory: str | None = None
@@ -244,6 +263,28 @@ class Dispatch(BaseModel):
     def mode(self) -> Mode:
         """One-way or round-trip."""
         return self.request.mode
+
+    @property
+    def stopped_in(self) -> str | None:
+        """The step that was begun last and not seen to end."""
+        unfinished = [entry for entry in self.journal if entry.ended is None]
+        return max(unfinished, key=lambda entry: entry.began).step if unfinished else None
+
+    def begun(self, step: str, at: datetime) -> Dispatch:
+        """Return a copy in whose journal this step has begun, perhaps again."""
+        known = next((entry for entry in self.journal if entry.step == step), None)
+        if known is None:
+            return self.but(journal=(*self.journal, Entry(step=step, began=at)))
+        again = Entry(step=step, began=at, tries=known.tries + 1)
+        return self.but(journal=tuple(again if entry is known else entry for entry in self.journal))
+
+    def completed(self, step: str, at: datetime) -> Dispatch:
+        """Return a copy in whose journal this step is done."""
+        return self.but(
+            journal=tuple(
+                entry.model_copy(update={"ended": at}) if entry.step == step else entry for entry in self.journal
+            )
+        )
 
     def reached(self, state: State) -> datetime | None:
         """Return when this state was reached, or None."""
@@ -303,7 +344,7 @@ class Outcome(BaseModel):
     session: str
     problem: str | None = None
     """None, or what stopped the runner: opencode-missing, directory, import-refused, import-unproved, run-failed,
-    export-failed, terminated, no-space."""
+    export-failed, terminated, no-space (or nothing can be written), lost (it was killed; a recovery wrote this)."""
     is_started: bool = Field(default=False, alias="started")
     import_status: int | None = None
     run_status: int | None = None
@@ -315,3 +356,5 @@ class Outcome(BaseModel):
     ended_s: int | None = Field(default=None, alias="ended")
     back_sha256: str | None = None
     back_bytes: int | None = None
+    left_processes: int | None = Field(default=None, alias="left")
+    """How many processes that the model started still ran at the end; None where that cannot be seen (macOS)."""

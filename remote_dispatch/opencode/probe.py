@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import time
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError
-from remote_dispatch.model import RemoteFacts
+from remote_dispatch.model import DISPATCH_ID, RemoteFacts
 from remote_dispatch.opencode.catalogue import Catalogue, parse_agents, parse_defaults, parse_models
 from remote_dispatch.text import clean
 
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S = 360.0
 """OpenCode may wait two minutes for a package registry at each start before it answers (OpenCode 1.18)."""
 ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+INTERRUPTED_AFTER_MS = 120_000
+"""An open turn that has changed nothing for so long was interrupted."""
+_IDENTITY = re.compile(r"[0-9A-Za-z-]{1,160}:[0-9]{1,20}:[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,12 @@ class Probed:
     facts: RemoteFacts
     catalogue: Catalogue
     held: dict[str, frozenset[str]]
+    database: str | None = None
+    """Machine, device and inode of the OpenCode database there (identity.sh); None when there is none yet."""
+    is_busy: bool = False
+    """Whether a turn of the session is open there, and something in it or below it changed in the last two minutes."""
+    running: str | None = None
+    """The dispatch id of a run there that has the session under way, whoever sent it."""
 
     @property
     def holds_session(self) -> bool:
@@ -52,11 +60,19 @@ async def probe(
     values, blobs = read_answer(output)
     _check(host.name, values, blobs)
     try:
-        return Probed(_facts(values, blobs, heard_at), _catalogue(values, blobs), _held(host.name, values, blobs))
+        return _probed(host.name, values, blobs, heard_at)
     except (KeyError, TypeError, ValueError) as error:
         raise HostNotReadyError(
             host.name, "the answer to the probe makes no sense", hint="does a program there stand in for `opencode`?"
         ) from error
+
+
+def probe_script() -> str:
+    """Return the whole script, as one POSIX sh text; its values stand at the head of probe.sh."""
+    parts = (("opencode", "identity"), ("runner", "common"), ("opencode", "probe"))
+    return "\n".join(
+        files(f"remote_dispatch.{room}").joinpath(f"{name}.sh").read_text(encoding="utf-8") for room, name in parts
+    )
 
 
 def read_answer(data: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
@@ -80,11 +96,10 @@ def read_answer(data: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
 
 async def _listen(connection: Connection, parameters: tuple[str, ...]) -> tuple[bytes, float]:
     """Return the probe's output, and when its first line (the host's clock) arrived."""
-    script = files("remote_dispatch.opencode").joinpath("probe.sh").read_text()
     output = bytearray()
     heard_at = None
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT_S), connection.open(script, *parameters) as channel:
+        async with asyncio.timeout(PROBE_TIMEOUT_S), connection.open(probe_script(), *parameters) as channel:
             async for chunk in channel.stdout():
                 heard_at = heard_at or time.time()
                 output += chunk
@@ -114,6 +129,19 @@ def _check(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> None:
             raise HostNotReadyError(
                 host, f"OpenCode there could not list its {listing}", hint=f"run `opencode {command}` on the host"
             )
+
+
+def _probed(host: str, values: dict[str, str], blobs: dict[str, bytes], heard_at: float) -> Probed:
+    rows = _rows(host, values, blobs)
+    running = values.get("running", "")
+    return Probed(
+        facts=_facts(values, blobs, heard_at),
+        catalogue=_catalogue(values, blobs),
+        held={kind: rows.get(kind, frozenset()) for kind in ("session", "message", "part")},
+        database=values["database"] if _IDENTITY.fullmatch(values.get("database", "")) else None,
+        is_busy=_is_busy(rows, int(values["now"])),
+        running=running if DISPATCH_ID.fullmatch(running) else None,
+    )
 
 
 def _facts(values: dict[str, str], blobs: dict[str, bytes], heard_at: float) -> RemoteFacts:
@@ -153,11 +181,21 @@ def _catalogue(values: dict[str, str], blobs: dict[str, bytes]) -> Catalogue:
     )
 
 
-def _held(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> dict[str, frozenset[str]]:
+def _rows(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> dict[str, frozenset[str]]:
+    """Return what the query told, by kind. Raises ValueError for what no query prints."""
     if values.get("held_status", "0") != "0":
         raise HostNotReadyError(
             host, "OpenCode's database there could not be read", hint="run `opencode db path` on the host"
         )
-    rows = json.loads(blobs.get("held", b"") or b"[]")
-    kinds = ("session", "message", "part")
-    return {kind: frozenset(row["id"] for row in rows if row["kind"] == kind) for kind in kinds}
+    rows: dict[str, set[str]] = {}
+    for line in blobs.get("held", b"").decode(errors="replace").splitlines():
+        kind, tab, value = line.partition("\t")
+        if not tab:
+            raise ValueError("a row without a value")
+        rows.setdefault(kind, set()).add(value)
+    return {kind: frozenset(found) for kind, found in rows.items()}
+
+
+def _is_busy(rows: dict[str, frozenset[str]], now_ms: int) -> bool:
+    changed = max((int(text) for text in rows.get("changed", ()) if text.isdigit()), default=0)
+    return bool(rows.get("open")) and abs(now_ms - changed) < INTERRUPTED_AFTER_MS

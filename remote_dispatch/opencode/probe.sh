@@ -1,7 +1,8 @@
 # One remote command that learns what a host has. Prints lines `key value` and blobs `blob NAME BYTES` + bytes + newline.
 # Values: 1 OpenCode's path or "" · 2 working directory as asked, or "" · 3 session id to look for, or ""
 #         4 "fresh" to ignore the cached catalogue · 5... NAME=VALUE of the environment that OpenCode gets there
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154
+# In front of it stand identity.sh and the runner's common.sh, which assign some variables.
 umask 077
 exec 2>/dev/null
 say() { printf '%s %s\n' "$1" "$2"; }
@@ -137,12 +138,31 @@ held() { # every message and part of the session and its children, when OpenCode
   XDG_STATE_HOME=$scratch/state npm_config_offline=true
   export XDG_STATE_HOME npm_config_offline
   # The id was checked against its grammar before it came here.
-  limited 60 "$opencode" --pure db --format json "with recursive family(id) as (select '$1' union select s.id
+  limited 60 "$opencode" --pure db --format tsv "with recursive family(id) as (select '$1' union select s.id
     from session s join family f on s.parent_id = f.id) select 'session' as kind, id from session where id in family union all
     select 'message', id from message where session_id in family union all
-    select 'part', id from part where session_id in family" >"$2" 2>/dev/null </dev/null
+    select 'part', id from part where session_id in family union all
+    select 'database', file from pragma_database_list where name = 'main' union all
+    select 'open', id from (select id, data from message where session_id = '$1' order by time_created desc, id desc limit 1)
+      where json_extract(data, '\$.role') = 'assistant' and json_extract(data, '\$.time.completed') is null
+      and json_extract(data, '\$.error') is null union all
+    select 'changed', max(latest) from (select max(time_updated) as latest from message where session_id in family
+      union all select max(time_updated) from part where session_id in family)" >"$2" 2>/dev/null </dev/null
   say held_status "$?"
+  database=$(awk -F '\t' '$1 == "database" { print $2 }' "$2")
+  [ -z "$database" ] || say database "$(database_identity "$database")"
 }
+under_way() ( # SESSION RUNS: the dispatch, of whomever, that has the session under way here
+  # A function of its own process: zsh would change the directory of the whole script.
+  grep -slxF -- "$1" "$2"/*/param/session | while read -r file; do
+    enter "${file%/param/session}" && [ ! -e outcome.json ] || continue
+    read_lock
+    if [ "$held" = yes ] || { [ -e started ] && is_opencode_alive; }; then
+      say running "${run##*/}"
+      break
+    fi
+  done
+)
 main() {
   say now "$(now)"
   directory=$(expand "$2")
@@ -167,6 +187,7 @@ main() {
     return
   fi
   say opencode "$opencode"
+  [ -z "$session" ] || under_way "$session" "$state/runs"
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/catalogue-$(identity)
   scratch=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/probe.$$
   mkdir -p "$scratch" || { say no_cache yes && return; }

@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import shutil
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from remote_dispatch.opencode.catalogue import parse_defaults
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from remote_dispatch.remote.connection import Completed, Connection
     from remote_dispatch.transcript import Transcript
@@ -69,6 +71,10 @@ class Surroundings:
     """Ids of the sub-agents' sessions, parents before children."""
     todos: tuple[Todo, ...]
     data_directory: Path
+    changed_ms: int
+    """When the session, a message or a part of it was last written."""
+    database_identity: str | None
+    """Machine, device and inode of the database: see identity.sh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,8 @@ class Program:
         """Describe the newest sessions of this directory (resolved); sub-agents' and archived ones are left out."""
         where = f"s.directory = {literal(str(directory))} and s.parent_id is null and s.time_archived is null"
         rows = await self.query(_SUMMARY + f"where {where} order by s.time_updated desc limit {limit}")
-        return [_summary(row) for row in rows]
+        with _understood():
+            return [_summary(row) for row in rows]
 
     async def session(self, session_id: str) -> SessionSummary:
         """Describe one session. Raises UnknownNameError."""
@@ -107,16 +114,17 @@ class Program:
             raise UnknownNameError(
                 f"no session `{session_id}` on this machine", hint="list them with `opencode session list`"
             )
-        return _summary(rows[0])
+        with _understood():
+            return _summary(rows[0])
 
     async def usual_choice(self) -> tuple[str | None, str | None]:
         """Return agent and model (`provider/id`) of the newest prompt on this machine, else the configured ones."""
-        rows = await self.query(_LATEST_PROMPT)
-        if not rows or not (rows[0]["provider"] and rows[0]["model"]):
+        latest = next(iter(await self.query(_LATEST_PROMPT)), {})
+        if not (latest.get("provider") and latest.get("model")):
             completed = await self._call(_CONFIGURATION)
             defaults = parse_defaults(completed.stdout.decode(errors="replace"))
             return defaults.get("default_agent"), defaults.get("model")
-        return rows[0]["agent"], f"{rows[0]['provider']}/{rows[0]['model']}"
+        return latest.get("agent"), f"{latest['provider']}/{latest['model']}"
 
     async def surroundings(self, session_id: str) -> Surroundings:
         """Ask, in one query, for what an export leaves out: children, todos, and where the data lies."""
@@ -126,19 +134,30 @@ class Program:
             "select s.id, depth + 1 from session s join family f on s.parent_id = f.id where depth < 100) "
             "select 'child' as kind, id as a, null as b, null as c, depth as place from family union all "
             f"select 'todo', content, status, priority, position from todo where session_id = {one} union all "
-            "select 'data', file, null, null, 0 from pragma_database_list where name = 'main' order by kind, place, a"
+            "select 'data', file, null, null, 0 from pragma_database_list where name = 'main' union all "
+            "select 'changed', max(latest), null, null, 0 from ("
+            f"select time_updated as latest from session where id = {one} union all "
+            f"select max(time_updated) from message where session_id = {one} union all "
+            f"select max(time_updated) from part where session_id = {one}) order by kind, place, a"
         )
-        todos = tuple(Todo(str(row["a"]), str(row["b"]), str(row["c"])) for row in rows if row["kind"] == "todo")
-        children = dict.fromkeys(str(row["a"]) for row in rows if row["kind"] == "child")
-        data = next(Path(row["a"]).parent for row in rows if row["kind"] == "data")
-        return Surroundings(tuple(children), todos, data)
+        with _understood():
+            todos = tuple(Todo(str(row["a"]), str(row["b"]), str(row["c"])) for row in rows if row["kind"] == "todo")
+            children = dict.fromkeys(str(row["a"]) for row in rows if row["kind"] == "child")
+            database = next(str(row["a"]) for row in rows if row["kind"] == "data")
+            changed = int(next((row["a"] for row in rows if row["kind"] == "changed"), None) or 0)
+        identity = await self._identity(database)
+        return Surroundings(tuple(children), todos, Path(database).parent, changed, identity)
+
+    async def _identity(self, database: str) -> str | None:
+        completed = await self.connection.run(identity_script(), database, timeout_s=COMMAND_TIMEOUT_S)
+        return completed.stdout.decode(errors="replace").strip() or None
 
     async def query(self, statement: str) -> list[dict[str, Any]]:
         """Run one statement on OpenCode's database. Values in it must have been checked against a grammar."""
         completed = await self._call(_QUERY, statement)
         self._expect_success("opencode db", completed)
-        rows: list[dict[str, Any]] = json.loads(completed.stdout or b"[]")
-        return rows
+        with _understood():
+            return _rows(json.loads(completed.stdout.strip() or b"[]"))
 
     async def put_todos(self, session_id: str, todos: Sequence[Todo], now_ms: int) -> None:
         """Replace the session's todos. Rows are overwritten before surplus ones go: none is missing meanwhile."""
@@ -160,6 +179,33 @@ class Program:
             raise CommandError(THIS_MACHINE, command, completed.exit_status, output)
 
 
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Turn an answer of another shape into words: of another OpenCode, or of what stands in for it."""
+    try:
+        yield
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RecursionError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise HostNotReadyError(
+            THIS_MACHINE,
+            "OpenCode's database answered with something else than rows",
+            hint="is it OpenCode 1.18? See `opencode --version` and `opencode db path`",
+        ) from error
+
+
+def identity_script() -> str:
+    """Return the script that prints which database a path names: see identity.sh."""
+    return files("remote_dispatch.opencode").joinpath("identity.sh").read_text(encoding="utf-8")
+
+
 def checked_id(session_id: str) -> str:
     """Return the id. An empty or odd one would open a picker, or change a query."""
     if not SESSION_ID.fullmatch(session_id):
@@ -174,6 +220,12 @@ def literal(text: str) -> str:
     if "\0" in text:
         raise ValueError("a NUL byte cannot stand in a query")
     return "'" + text.replace("'", "''") + "'"
+
+
+def _rows(answer: Any) -> list[dict[str, Any]]:
+    if not isinstance(answer, list) or not all(isinstance(row, dict) for row in answer):
+        raise TypeError("these are no rows")
+    return answer
 
 
 def _batches(rows: Sequence[str], limit_bytes: int) -> list[list[str]]:

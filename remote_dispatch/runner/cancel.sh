@@ -4,24 +4,37 @@
 
 await_outcome() {
   deadline=$(($(date +%s) + $1))
-  while [ ! -e outcome.json ] && [ "$(date +%s)" -lt "$deadline" ]; do
+  while ! has_ended && [ "$(date +%s)" -lt "$deadline" ]; do
     read_lock
     [ "$held" = yes ] || return 0
     pause
   done
 }
 
+# `stopped` keeps a process that is about to become OpenCode from it, and a runner that comes later from starting one.
 cancel() {
+  ! has_ended || return 0
+  printf '' >stopped
   read_lock
   if [ "$held" = yes ]; then
     kill -s TERM "$owner_pid" 2>/dev/null || :
     await_outcome "$1"
+    ! has_ended || return 0
     read_lock
   fi
-  [ ! -e outcome.json ] || return 0
   if [ "$held" = yes ]; then signal_all KILL "$(tree_of "$owner_pid")"; fi
-  stop_all "$(marked_processes)"
+  stop_all "$(remains)"
 }
 
-if cd -P -- "$1" 2>/dev/null; then cancel "$2"; fi
+# What lives of a run whose runner is dead.
+remains() {
+  if [ -f opencode.pid ]; then
+    judge_process opencode.pid
+    [ "$held" != yes ] || tree_of "$owner_pid"
+  fi
+  marked_processes
+  processes_with REMOTE_DISPATCH_CALL
+}
+
+if enter "$1"; then cancel "$2"; fi
 print_status "$1"

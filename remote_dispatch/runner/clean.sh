@@ -7,6 +7,13 @@ keep() {
   exit 0
 }
 
+# A runner that was killed may have left the part of a tool output where OpenCode keeps them.
+remove_copies_outside() {
+  [ -f before.tsv ] || return 0
+  database=$(awk -F '\t' '$1 == "database" { print $2 }' before.tsv)
+  [ -z "$database" ] || rm -f -- "${database%/*}"/tool-output/tool_*."$1".part
+}
+
 case $2 in '' | *[!A-Za-z0-9-]*) keep path ;; esac
 case $1 in
   */../* | */./*) keep path ;;
@@ -15,10 +22,12 @@ case $1 in
 esac
 [ ! -L "$1" ] || keep path
 if [ -d "$1" ]; then
-  cd -P -- "$1" || keep failed
+  enter "$1" || keep failed
   read_lock
   case $held in yes | unowned) keep held ;; esac
   [ -e outcome.json ] || [ -z "$(marked_processes)" ] || keep running
+  stop_all "$(processes_with REMOTE_DISPATCH_CALL)"
+  remove_copies_outside "$2"
   cd /
   rm -rf -- "$1" || keep failed
 fi

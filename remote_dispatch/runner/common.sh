@@ -5,6 +5,12 @@
 umask 077
 
 UNOWNED_LOOKS=50 # of 0.2 s each
+run=''
+
+# Makes a run directory the current one, and `run` its path.
+enter() {
+  cd -P -- "$1" 2>/dev/null && run=$(pwd -P)
+}
 
 boot_id() {
   cat /proc/sys/kernel/random/boot_id 2>/dev/null || sysctl -n kern.bootsessionuuid 2>/dev/null || sysctl -n kern.boottime | tr -cd '0-9'
@@ -33,12 +39,17 @@ read_lock() {
 }
 
 judge() {
-  held=no owner_boot='' owner_pid='' owner_start=''
+  held=no owner_pid=''
   [ -d "$1" ] || return 0
   held=unowned
   [ -f "$1/owner" ] || return 0
-  read -r owner_boot owner_pid owner_start <"$1/owner" || :
-  held=dead
+  judge_process "$1/owner"
+}
+
+# Sets `held` to yes or dead, and `owner_pid`, by a file that names a process.
+judge_process() {
+  held=dead owner_boot='' owner_pid='' owner_start=''
+  read -r owner_boot owner_pid owner_start <"$1" || :
   case $owner_pid in '' | *[!0-9]*) return 0 ;; esac
   [ "$owner_boot" = "$(boot_id)" ] && [ -n "$owner_start" ] && [ "$owner_start" = "$(start_time "$owner_pid")" ] && held=yes
   return 0
@@ -54,6 +65,30 @@ settle_lock() {
     read_lock
   done
   [ "$held" != unowned ] || held=dead
+}
+
+# Writes a file that names a process: boot id, process id and start time.
+name_process() {
+  echo "$(boot_id) $2 $(start_time "$2")" >"$1.$$" && mv -f "$1.$$" "$1"
+}
+
+# Whether the lock is held by a recovery.
+is_recovering() {
+  current_lock
+  [ -e "$current/recovery" ] || return 1
+  judge "$current"
+  [ "$held" = yes ]
+}
+
+# Whether the outcome is there and nobody is about to write it anew.
+has_ended() {
+  [ -e outcome.json ] && ! is_recovering
+}
+
+# Whether it was started and there is no outcome, or one without a back-file.
+needs_recovery() {
+  [ -e started ] || return 1
+  ! { [ -s back.json.gz ] && grep -q '"back_sha256":"' outcome.json; } 2>/dev/null
 }
 
 pause() {
@@ -87,15 +122,42 @@ tree_of() {
     }'
 }
 
-# Prints the processes that carry this run directory in their environment: they belong to it even when their parents ended.
-marked_processes() {
-  mark="REMOTE_DISPATCH_RUN=$(pwd -P)"
-  for environment in /proc/[0-9]*/environ; do
-    if [ -r "$environment" ] && tr '\0' '\n' 2>/dev/null <"$environment" | grep -qxF -e "$mark"; then
+# processes_with NAME: prints the processes that have this run directory as that variable in their environment. They
+# belong to the run even when their parents ended. REMOTE_DISPATCH_RUN is set for `opencode run` and all that the model
+# starts, REMOTE_DISPATCH_CALL for the runner's short calls of OpenCode.
+processes_with() {
+  mark="$1=$run"
+  # One grep looks at all processes first: looking at each alone takes a second on a busy machine.
+  grep -slF -e "$mark" /proc/[0-9]*/environ 2>/dev/null | while read -r environment; do
+    if tr '\0' '\n' 2>/dev/null <"$environment" | grep -qxF -e "$mark"; then
       pid=${environment#/proc/}
       echo "${pid%/environ}"
     fi
   done
+}
+
+marked_processes() {
+  processes_with REMOTE_DISPATCH_RUN
+}
+
+# Whether OpenCode of this run lives: the process that the runner started, or one that this one started in its turn (the
+# binary that npm installs may be a launcher), told from what the model runs by its arguments.
+is_opencode_alive() {
+  [ ! -f "$run/opencode.pid" ] || judge_process "$run/opencode.pid"
+  [ ! -f "$run/opencode.pid" ] || [ "$held" != yes ] || return 0
+  session_id=''
+  read -r session_id <"$run/param/session" || :
+  for pid in $(marked_processes); do
+    is_turn "$pid" "$session_id" && return 0
+  done
+  return 1
+}
+
+is_turn() {
+  tr '\0' '\n' 2>/dev/null <"/proc/$1/cmdline" | awk -v id="$2" '
+    last == "run" && before == "--session" && $0 == id { found = 1 }
+    { last = before; before = $0 }
+    END { exit !found }'
 }
 
 signal_all() {

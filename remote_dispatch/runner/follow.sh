@@ -20,7 +20,7 @@ drain() {
 # Sets `end` when nothing more will come. A runner that is not there yet is waited for.
 look_for_end() {
   end=''
-  [ ! -e outcome.json ] || { end=outcome; return; }
+  ! has_ended || { end=outcome; return; }
   [ -e "$directory/manifest" ] || [ -e "$directory/runner.sh" ] || [ -e "$directory/lock" ] || { end=gone; return; }
   looks=$((looks + 1))
   [ "$((looks % 10))" -eq 0 ] || return 0
@@ -30,11 +30,11 @@ look_for_end() {
     *) absent=$((absent + 1)) ;;
   esac
   [ "$held" != dead ] && [ "$absent" -lt 5 ] || end=lost
-  [ ! -e outcome.json ] || end=outcome
+  ! has_ended || end=outcome
 }
 
 directory=$1 looks=0 absent=0
-cd -P -- "$directory" 2>/dev/null || { say "ended gone 0"; exit 0; }
+enter "$directory" || { say "ended gone 0"; exit 0; }
 say alive
 while :; do
   look_for_end

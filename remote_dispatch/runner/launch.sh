@@ -1,7 +1,11 @@
 # shellcheck shell=sh disable=SC2154 # common.sh assigns
-# launch RUN_DIRECTORY DEADLINE_S: starts the runner, detached, and prints `launched STATE` once that is known.
+# launch RUN_DIRECTORY DEADLINE_S [recover]: starts the runner, detached, and prints `launched STATE` once that is known.
 # States: started, importing, held (another launch's runner is importing), ended, lost, absent (no such run directory),
-# damaged (a file differs from the manifest), failed (no runner came up).
+# damaged (a file differs from the manifest), recovering (a recovery holds the lock), failed (no runner came up).
+# With `recover` the runner only exports what OpenCode has of a run that was started and left no back-file. It starts
+# nothing, and says so, where a back-file is there or nothing was ever started (ended), where a runner lives (started,
+# importing, recovering), and where nothing was started and nobody is at it (absent). A recovery that is over already is
+# `ended`, whether it could export or not.
 
 report() {
   echo "launched $1"
@@ -18,15 +22,20 @@ is_whole() {
   fi >/dev/null 2>&1
 }
 
-# All three descriptors are redirected, or the connection would stay open as long as the runner.
+# Sets `runner_pid`. All three descriptors are redirected, or the connection would stay open as long as the runner.
 start_runner() {
   if command -v setsid >/dev/null 2>&1; then detach="setsid"; else detach="nohup"; fi
-  ("$detach" sh runner.sh </dev/null >>runner.log 2>&1 &)
+  runner_pid=$("$detach" sh runner.sh "$@" </dev/null >>runner.log 2>&1 & echo $!)
 }
 
 report_known_state() {
   [ ! -e outcome.json ] || report ended
-  [ ! -e started ] || { read_lock; [ "$held" = yes ] || report_unless_ended lost; report started; }
+  [ ! -e started ] || { read_lock; [ "$held" = yes ] || report_unless_ended lost; report_living started; }
+}
+
+report_living() {
+  [ ! -e "$current/recovery" ] || report recovering
+  report "$1"
 }
 
 # The outcome may have come between two looks.
@@ -35,12 +44,22 @@ report_unless_ended() {
   report "$1"
 }
 
+# Ends with `failed` when, for a second, the runner started here is gone and nobody holds or takes the lock.
+notice_death() {
+  case $held in
+    no | dead) [ -n "$runner_pid" ] && [ -n "$(start_time "$runner_pid")" ] || deaths=$((deaths + 1)) ;;
+    *) deaths=0 ;;
+  esac
+  [ "$deaths" -lt 5 ] || report_unless_ended failed
+}
+
 await_runner() {
   deadline=$(($(date +%s) + $1))
   while :; do
     report_known_state
+    read_lock
+    notice_death
     if [ "$(date +%s)" -ge "$deadline" ]; then
-      read_lock
       [ "$held" != yes ] || report_unless_ended "$2"
       [ "$(date +%s)" -lt "$((deadline + 15))" ] || report_unless_ended failed
     fi
@@ -48,10 +67,48 @@ await_runner() {
   done
 }
 
-cd -P -- "$1" 2>/dev/null || report absent
-report_known_state
-read_lock
-[ "$held" != yes ] || await_runner "$2" held
-is_whole || report damaged
-start_runner
-await_runner "$2" importing
+launch() {
+  report_known_state
+  read_lock
+  [ "$held" != yes ] || await_runner "$1" held
+  is_whole || report damaged
+  start_runner
+  await_runner "$1" importing
+}
+
+# A runner that has written its outcome is about to end: only then is there something to recover.
+await_dead_lock() {
+  while read_lock && [ "$held" = yes ]; do
+    [ -e outcome.json ] && [ ! -e "$current/recovery" ] && [ "$(date +%s)" -lt "$deadline" ] || report_living started
+    pause
+  done
+}
+
+await_recovery() {
+  while :; do
+    read_lock
+    [ "$held" != yes ] || report_living started
+    if [ "$current" != "$previous" ] && [ "$held" = dead ]; then report_unless_ended failed; fi
+    notice_death
+    [ "$(date +%s)" -lt "$((deadline + 15))" ] || report failed
+    pause
+  done
+}
+
+recover() {
+  deadline=$(($(date +%s) + $1))
+  if [ ! -e started ]; then
+    read_lock
+    [ "$held" != yes ] || report_unless_ended importing
+    report_unless_ended absent
+  fi
+  await_dead_lock
+  needs_recovery || report ended
+  previous=$current
+  start_runner recover
+  await_recovery
+}
+
+runner_pid='' deaths=0
+enter "$1" || report absent
+if [ "${3:-}" = recover ]; then recover "$2"; else launch "$2"; fi

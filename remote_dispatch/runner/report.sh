@@ -20,8 +20,15 @@ held_word() {
   echo "$held"
 }
 
-print_contents() {
+# Whether OpenCode lives is looked for only where nobody has seen its end.
+print_processes() {
   echo "held $(held_word)"
+  if is_recovering; then echo "recovering yes"; else echo "recovering no"; fi
+  if [ -e started ] && ! has_ended && is_opencode_alive; then echo "opencode yes"; else echo "opencode no"; fi
+}
+
+print_contents() {
+  print_processes
   echo "started $(is_there started)"
   echo "events_bytes $(size_of events.jsonl)"
   [ ! -f events.jsonl ] || echo "last_event_age_s $(($(date +%s) - $(modified events.jsonl)))"
@@ -32,7 +39,7 @@ print_contents() {
 
 print_status() {
   echo "status begin"
-  if cd -P -- "$1" 2>/dev/null; then
+  if enter "$1"; then
     echo "exists yes"
     print_contents
   else

@@ -1,29 +1,31 @@
-# shellcheck shell=sh disable=SC2154,SC2329 # common.sh assigns; traps call
-# Runs one dispatch in its run directory, which is the current one: import, run, export, outcome.
+# shellcheck shell=sh disable=SC2034,SC2154,SC2329 # common.sh assigns, export.sh reads; traps call
+# Runs one dispatch in its run directory, which is the current one: import, run, export, outcome. With the word
+# `recover` it only exports and writes the outcome; see recover.sh.
 # Nothing of it is built from values: they are read from `param/`. It never prints content.
 
 trap "" HUP
+# Writing past a file-size limit shall fail, not kill. Not every shell knows the name.
+# shellcheck disable=SC2172 # it is tried first
+if (trap "" XFSZ) 2>/dev/null; then trap "" XFSZ; fi
 
 IMPORT_LIMIT_S=900
 EXPORT_LIMIT_S=900
 QUERY_LIMIT_S=180
+OUTCOME_LIMIT_S=3600
 TOOL_OUTPUT_FILES=64
 TOOL_OUTPUT_BYTES=16777216
 
 run=$(pwd -P)
+part=$$.part # of its own, so that nothing that a dead runner left writes into the same file
 dispatch='' session='' binary='' directory='' model='' agent='' variant='' messages='' parts='' began=''
 problem='' signal='' child='' is_stoppable=yes is_started=false
-import_status='' run_status='' export_status='' run_began='' run_ended='' back_sha256='' back_bytes=''
+import_status='' run_status='' export_status='' run_began='' run_ended='' back_sha256='' back_bytes='' left=''
 
 now() {
   date +%s
 }
 
 # --- the lock
-
-write_owner() {
-  echo "$(boot_id) $$ $(start_time $$)" >"$1/owner.$$" && mv -f "$1/owner.$$" "$1/owner"
-}
 
 # Takes the lock or ends: a second runner of a dispatch does nothing, and one that was started is never run again.
 take_lock() {
@@ -40,9 +42,25 @@ take_lock() {
   esac
   mkdir "$mine" 2>/dev/null || exit 0
   give_way_to_a_late_owner
-  write_owner "$mine" || exit 0
-  [ ! -d "$mine/next" ] || exit 0
+  own_lock
   [ ! -e outcome.json ] && [ ! -e started ] || exit 0
+  hold
+}
+
+own_lock() {
+  name_process "$mine/owner" $$ || exit 0
+  [ ! -d "$mine/next" ] || exit 0
+}
+
+# From here on the runner leaves an outcome. What a dead one still had OpenCode do is ended.
+hold() {
+  trap 'step outcome write_outcome' EXIT
+  [ -z "$previous" ] || stop_all "$(processes_with REMOTE_DISPATCH_CALL)"
+}
+
+catch_signals() {
+  trap 'on_signal TERM' TERM
+  trap 'on_signal INT' INT
 }
 
 # An owner may have written its name only after it was taken for dead.
@@ -97,14 +115,14 @@ opencode() {
 # OpenCode begins to install what plugin files need and, with --pure, ends without waiting for it (1.18): the lock that
 # is left among its state would hold up the next start for a minute.
 stay_apart() {
-  XDG_STATE_HOME=$run/tmp/state npm_config_offline=true
-  export XDG_STATE_HOME npm_config_offline
+  XDG_STATE_HOME=$run/tmp/state npm_config_offline=true REMOTE_DISPATCH_CALL=$run
+  export XDG_STATE_HOME npm_config_offline REMOTE_DISPATCH_CALL
 }
 
 # Ends the running child with all that belongs to it.
 stop_child() {
   [ -n "$child" ] && [ "$is_stoppable" = yes ] || return 0
-  stop_all "$(tree_of "$child"; cd -- "$run" && marked_processes)"
+  stop_all "$(tree_of "$child"; marked_processes)"
 }
 
 on_signal() {
@@ -129,7 +147,8 @@ wait_for_child() {
 watch_over() {
   (
     left_s=$2
-    while [ "$left_s" -gt 0 ] && [ -n "$(start_time "$1")" ]; do
+    born=$(start_time "$1")
+    while [ "$left_s" -gt 0 ] && [ -n "$born" ] && [ "$(start_time "$1")" = "$born" ]; do
       sleep 1
       left_s=$((left_s - 1))
     done
@@ -163,9 +182,6 @@ has_space() {
 }
 
 prepare() {
-  trap 'on_signal TERM' TERM
-  trap 'on_signal INT' INT
-  trap write_outcome EXIT
   began=$(now)
   read_params
   dd if=/dev/zero of=outcome.reserve bs=1024 count=16 2>/dev/null || fail no-space || return 1
@@ -175,7 +191,7 @@ prepare() {
 enter_directory() {
   case $directory in /*) ;; *) fail directory; return 1 ;; esac
   { mkdir -p -- "$directory" && cd -P -- "$directory"; } 2>/dev/null || fail directory || return 1
-  printf '%s' "$PWD" >"$run/directory.part" && mv -f "$run/directory.part" "$run/directory"
+  { printf '%s' "$PWD" >"$run/directory.$part" && mv -f "$run/directory.$part" "$run/directory"; } || fail no-space
 }
 
 find_opencode() {
@@ -185,7 +201,7 @@ find_opencode() {
 unpack() {
   for packed in "$run"/session.json.gz "$run"/children/*.json.gz; do
     [ -f "$packed" ] || continue
-    { gzip -dc "$packed" >"${packed%.gz}.part" && mv -f "${packed%.gz}.part" "${packed%.gz}"; } 2>/dev/null ||
+    { gzip -dc "$packed" >"${packed%.gz}.$part" && mv -f "${packed%.gz}.$part" "${packed%.gz}"; } 2>/dev/null ||
       fail import-refused || return 1
   done
 }
@@ -231,7 +247,7 @@ query() {
       'status', status, 'priority', priority, 'position', position))
       from (select * from todo where session_id in tree order by session_id, position)), '', 0, 0, 0
     union all select 'database', file, '', 0, 0, 0 from pragma_database_list where name = 'main'
-  " >"$run/$1.part" 2>/dev/null && mv -f "$run/$1.part" "$run/$1"
+  " >"$run/$1.$part" 2>/dev/null && mv -f "$run/$1.$part" "$run/$1"
 }
 
 # is_stored ID MESSAGES PARTS: whether `before.tsv` has the session in this directory with at least so much in it.
@@ -251,20 +267,21 @@ prove_import() {
   done <"$run/param/children"
 }
 
-# The directory in which OpenCode keeps what was too long for a tool's answer.
+# The directory in which OpenCode keeps what was too long for a tool's answer, by the rows of a query.
 find_tool_output() {
-  database=$(awk -F '\t' '$1 == "database" { print $2 }' "$run/before.tsv")
+  database=$(awk -F '\t' '$1 == "database" { print $2 }' "$1")
   tool_output=${database%/*}/tool-output
 }
 
 place_tool_output() {
-  find_tool_output
+  find_tool_output "$run/before.tsv"
   for file in "$run"/tool-output/tool_*; do
     name=${file##*/}
     case $name in *[!A-Za-z0-9_]*) continue ;; esac
     [ -f "$file" ] && [ ! -e "$tool_output/$name" ] || continue
     mkdir -p -- "$tool_output"
-    cp -- "$file" "$tool_output/$name.part" && mv -f -- "$tool_output/$name.part" "$tool_output/$name"
+    copy=$tool_output/$name.$dispatch.part
+    cp -- "$file" "$copy" && mv -f -- "$copy" "$tool_output/$name"
   done 2>/dev/null
   return 0
 }
@@ -279,15 +296,24 @@ turn() {
   read_param permission
   OPENCODE_PERMISSION=$value REMOTE_DISPATCH_DEPTH=1 REMOTE_DISPATCH_RUN=$run
   export OPENCODE_PERMISSION REMOTE_DISPATCH_DEPTH REMOTE_DISPATCH_RUN
+  # shellcheck disable=SC2016 # that shell's parent is this process, which `$$` does not name
+  name_process "$run/opencode.pid" "$(exec sh -c 'echo "$PPID"')" || exit 1
+  may_begin || exit 1
   opencode "$@"
 }
 
+# A recovery takes the lock over before it looks for this process's name, which is written by now: one sees the other.
+may_begin() {
+  [ ! -d "$run/$mine/next" ] && [ ! -e "$run/stopped" ]
+}
+
 mark_started() {
+  [ ! -e "$run/stopped" ] || signal=TERM
   [ -z "$signal" ] || return 1
   run_began=$(now)
-  echo "$run_began" >"$run/started.part" || fail no-space || return 1
-  bounded 20 sync "$run/started.part" 2>/dev/null || :
-  mv -f "$run/started.part" "$run/started" || fail no-space || return 1
+  echo "$run_began" >"$run/started.$part" || fail no-space || return 1
+  bounded 20 sync "$run/started.$part" 2>/dev/null || :
+  mv -f "$run/started.$part" "$run/started" || fail no-space || return 1
   is_started=true
 }
 
@@ -295,126 +321,52 @@ run_session() {
   [ -z "$signal" ] || return 1
   turn <"$run/brief.txt" >"$run/events.jsonl" 2>"$run/stderr.log" &
   child=$!
+  reach run.running
   run_status=0
   wait_for_child || run_status=$?
+  await_opencode
+  [ "$run_status" -eq 0 ] || [ ! -e "$run/stopped" ] || signal=${signal:-TERM}
+  is_stoppable=no
+}
+
+# OpenCode lives on where a launcher that stood before it was killed, and where a runner was.
+await_opencode() {
+  while [ -z "$signal" ] && is_opencode_alive; do sleep 1; done
+  [ -z "$signal" ] || stop_all "$(marked_processes)"
+}
+
+# The exit status is kept for a recovery.
+note_end() {
   run_ended=$(now)
-  [ "$run_status" -eq 0 ] || fail run-failed || :
+  [ -z "$run_status" ] || { echo "$run_ended $run_status" >"$run/ended"; } 2>/dev/null || :
+  [ "${run_status:-1}" -eq 0 ] || fail run-failed
 }
 
-# --- after the run
+# --- all of it
 
-digest() {
-  { sha256sum "$1" 2>/dev/null || shasum -a 256 "$1" 2>/dev/null || openssl dgst -sha256 -r "$1"; } | cut -c 1-64
-}
-
-# export_one ID FILE: FILE.part holds the whole export. Status 0 proves nothing: a full disk leaves a cut file.
-export_one() {
-  bounded "$EXPORT_LIMIT_S" opencode --pure export "$1" >"$2.part" 2>/dev/null || return 1
-  [ "$(tail -c 2 "$2.part" | tr -d '\n')" = '}' ] || return 1
-  grep -oE 'tool-output/tool_[A-Za-z0-9]+' "$2.part" >>"$run/references"
-  gzip -1 -c "$2.part" >"$2.gz.part"
-}
-
-export_session() {
-  export_status=0
-  export_one "$session" "$run/back.json" || export_status=$?
-  [ "$export_status" -eq 0 ] || { [ -n "$problem" ] || fail export-failed || :; rm -f "$run"/back.json*; return 1; }
-  back_sha256=$(digest "$run/back.json.part")
-  back_bytes=$(size_of "$run/back.json.part")
-  bounded 60 sync "$run/back.json.part" "$run/back.json.gz.part" 2>/dev/null || :
-  mv -f "$run/back.json.part" "$run/back.json" && mv -f "$run/back.json.gz.part" "$run/back.json.gz"
-}
-
-export_child() {
-  export_one "$1" "$run/back-children/$1.json" && mv -f "$run/back-children/$1.json.gz.part" "$run/back-children/$1.json.gz"
-  rm -f "$run/back-children/$1.json.part" "$run/back-children/$1.json.gz.part"
-}
-
-# Prints the sessions below this one that are new or differ from what was there before the run.
-changed_children() {
-  awk -F '\t' -v session="$session" '
-    NR == FNR { known[$0] = 1; next }
-    $1 == "session" && $2 != session && !($0 in known) && $2 ~ /^ses_[A-Za-z0-9]+$/ { print $2 }' "$run/before.tsv" "$run/after.tsv"
-}
-
-# Two at a time: each export takes some hundred megabytes of memory.
-export_children() {
-  changed_children >"$run/back-children.part" && mv -f "$run/back-children.part" "$run/back-children.txt"
-  while read -r first; do
-    second=''
-    read -r second || :
-    export_child "$first" &
-    first_pid=$!
-    [ -z "$second" ] || export_child "$second"
-    wait "$first_pid"
-  done <"$run/back-children.txt"
-}
-
-write_todos() {
-  awk -F '\t' '$1 == "todos" { print $2 }' "$run/after.tsv" >"$run/back-todos.json.part" &&
-    mv -f "$run/back-todos.json.part" "$run/back-todos.json"
-}
-
-# What the result refers to and this machine alone has, within bounds.
-collect_tool_output() {
-  bytes=0
-  sed 's|.*/||' "$run/references" | sort -u | head -n "$TOOL_OUTPUT_FILES" >"$run/referred"
-  while read -r name; do
-    [ -f "$tool_output/$name" ] && [ ! -e "$run/tool-output/$name" ] || continue
-    bytes=$((bytes + $(size_of "$tool_output/$name")))
-    [ "$bytes" -le "$TOOL_OUTPUT_BYTES" ] || break
-    cp -- "$tool_output/$name" "$run/back-tool-output/$name"
-  done <"$run/referred" 2>/dev/null
-}
-
-export_all() {
-  : >"$run/references"
-  query after.tsv &
-  query_pid=$!
-  export_session || :
-  wait "$query_pid" || :
-  [ -f "$run/after.tsv" ] || return 0
-  write_todos
-  export_children
-  collect_tool_output
-}
-
-# --- the end
-
-text() {
-  if [ -n "$1" ]; then printf '"%s"' "$1"; else printf null; fi
-}
-
-print_outcome() {
-  printf '{"schema":1,"dispatch":"%s","session":"%s","problem":%s,"started":%s,' \
-    "$dispatch" "$session" "$(text "$problem")" "$is_started"
-  printf '"import_status":%s,"run_status":%s,"export_status":%s,"signal":%s,' \
-    "${import_status:-null}" "${run_status:-null}" "${export_status:-null}" "$(text "$signal")"
-  printf '"began":%s,"run_began":%s,"run_ended":%s,"ended":%s,' "${began:-null}" "${run_began:-null}" "${run_ended:-null}" "$(now)"
-  printf '"back_sha256":%s,"back_bytes":%s}\n' "$(text "$back_sha256")" "${back_bytes:-null}"
-}
-
-# The last file. The reserve gives it room on a full disk.
-write_outcome() {
-  trap "" TERM INT
-  cd -- "$run" || return 1
-  rm -rf tmp outcome.reserve references referred ./*.part
-  [ -z "$signal" ] || problem=terminated
-  print_outcome >outcome.json.part || return 1
-  sync outcome.json.part 2>/dev/null || :
-  mv -f outcome.json.part outcome.json
-}
-
-import_step() {
-  prepare && enter_directory && find_opencode && unpack && delete_old_copy && import_all && prove_import && place_tool_output
+# Each step by its name in the journal; what fails has set `problem`.
+import_steps() {
+  step prepare prepare &&
+    step directory enter_directory &&
+    find_opencode &&
+    step unpack unpack &&
+    step delete delete_old_copy &&
+    step import import_all &&
+    step prove prove_import &&
+    step tool-output place_tool_output
 }
 
 main() {
-  take_lock
-  import_step && mark_started && run_session
-  is_stoppable=no
-  [ "$is_started" = false ] || export_all
+  catch_signals
+  step lock take_lock
+  import_steps && step started mark_started
+  if [ "$is_started" = true ]; then
+    step run run_session
+    step ended note_end
+    is_stoppable=no
+    export_all
+  fi
   exit 0
 }
 
-main
+if [ "${1:-}" = recover ]; then recover; else main; fi

@@ -5,24 +5,26 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Literal
 
-ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail"]
+ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail", "sweep"]
 
 _PARTS: dict[ScriptName, tuple[str, ...]] = {
-    "runner": ("common", "runner"),
+    "runner": ("common", "steps", "export", "recover", "runner"),
     "launch": ("common", "launch"),
     "follow": ("common", "follow"),
     "status": ("common", "report", "status"),
     "cancel": ("common", "report", "cancel"),
     "clean": ("common", "clean"),
     "tail": ("common", "tail"),
+    "sweep": ("common", "sweep"),
 }
 
 
 def script(name: ScriptName) -> str:
     """Return a script as one POSIX sh text, complete with what it shares with the others.
 
-    launch RUN_DIRECTORY DEADLINE_S · follow RUN_DIRECTORY OFFSET [HEARTBEAT_S] · status RUN_DIRECTORY ·
-    cancel RUN_DIRECTORY SECONDS · clean RUN_DIRECTORY DISPATCH_ID · tail RUN_DIRECTORY OFFSET;
+    launch RUN_DIRECTORY DEADLINE_S [recover] · follow RUN_DIRECTORY OFFSET [HEARTBEAT_S] · status RUN_DIRECTORY ·
+    cancel RUN_DIRECTORY SECONDS · clean RUN_DIRECTORY DISPATCH_ID · tail RUN_DIRECTORY OFFSET ·
+    sweep;
     `runner` is uploaded and started by `launch`.
     """
     return "\n".join(_text(part) for part in _PARTS[name])

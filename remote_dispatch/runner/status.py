@@ -25,6 +25,7 @@ class LaunchState(StrEnum):
     STARTED = "started"
     IMPORTING = "importing"
     HELD = "held"
+    RECOVERING = "recovering"
     ENDED = "ended"
     LOST = "lost"
     ABSENT = "absent"
@@ -34,7 +35,7 @@ class LaunchState(StrEnum):
     @property
     def is_on_its_way(self) -> bool:
         """Whether a runner has the dispatch, or had it and wrote an outcome."""
-        return self in (LaunchState.STARTED, LaunchState.IMPORTING, LaunchState.HELD, LaunchState.ENDED)
+        return self not in (LaunchState.LOST, LaunchState.ABSENT, LaunchState.DAMAGED, LaunchState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,15 @@ class RunStatus:
     events_bytes: int = 0
     last_event_age_s: int | None = None
     directory: PurePosixPath | None = None
+    is_recovering: bool = False
+    """Whether the living runner is a recovery, which only exports; `outcome` is an earlier one until it has ended."""
+    is_opencode_alive: bool = False
+    """Whether OpenCode still works on the brief; it may outlive its runner."""
 
     @property
     def is_lost(self) -> bool:
-        """Whether it was started, left no outcome, and nobody holds the lock."""
-        return self.started and self.outcome is None and self.held != "yes"
+        """Whether it was started, left no outcome, and nobody holds the lock but perhaps a recovery."""
+        return self.started and self.outcome is None and (self.held != "yes" or self.is_recovering)
 
 
 def parse_status(printed: bytes, dispatch_id: str) -> RunStatus:
@@ -73,6 +78,8 @@ def parse_status(printed: bytes, dispatch_id: str) -> RunStatus:
         events_bytes=_number(values.get("events_bytes")) or 0,
         last_event_age_s=_number(values.get("last_event_age_s")),
         directory=_path(values.get("directory_hex")),
+        is_recovering=values.get("recovering") == "yes",
+        is_opencode_alive=values.get("opencode") == "yes",
     )
 
 
@@ -106,6 +113,11 @@ def parse_clean(printed: bytes) -> str | None:
     """Read what `clean` prints: None when the run directory is gone, else why it was kept; see clean.sh."""
     words = _last_match(rb"^(removed|kept [a-z]+)$", printed)
     return words[0].decode().partition(" ")[2] or None
+
+
+def parse_sweep(printed: bytes) -> int:
+    """Read what `sweep` prints: how many leftovers were removed."""
+    return int(_last_match(rb"^swept ([0-9]{1,9})$", printed)[0])
 
 
 def _values(printed: bytes) -> dict[str, str]:

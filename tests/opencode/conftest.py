@@ -6,14 +6,13 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import TYPE_CHECKING
 
 import pytest
 
 from remote_dispatch.demo.processes import end_processes_of, processes_of
 from remote_dispatch.model import Host
-from remote_dispatch.opencode.probe import Probed, probe
+from remote_dispatch.opencode.probe import Probed, probe, probe_script
 from remote_dispatch.opencode.program import Program
 from remote_dispatch.remote.local import LocalConnection
 from tests.rig.sshd import wait_until
@@ -53,11 +52,20 @@ class UnderShell:
     async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - the contract's word
         return await self._local.run(_UNDER, self._shell, script, *values, timeout_s=timeout_s, input=input)
 
-    async def upload(self, directory: PurePosixPath, files: Mapping[str, bytes | Path], *, timeout_s: float) -> None:
-        await self._local.upload(directory, files, timeout_s=timeout_s)
+    async def upload(
+        self,
+        directory: PurePosixPath,
+        files: Mapping[str, bytes | Path],
+        *,
+        timeout_s: float,
+        is_resumed: bool = False,
+    ) -> None:
+        await self._local.upload(directory, files, timeout_s=timeout_s, is_resumed=is_resumed)
 
-    async def download(self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float) -> None:
-        await self._local.download(source, target, limit_bytes=limit_bytes, timeout_s=timeout_s)
+    async def download(
+        self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False
+    ) -> None:
+        await self._local.download(source, target, limit_bytes=limit_bytes, timeout_s=timeout_s, is_resumed=is_resumed)
 
 
 @dataclass
@@ -143,8 +151,7 @@ class Box:
 
     async def answer(self, *values: str) -> bytes:
         """Run the probe itself and return what it prints; what it leaves behind is not ended with it."""
-        text = files("remote_dispatch.opencode").joinpath("probe.sh").read_text()
-        return (await self.connection.run(text, *values, timeout_s=30)).stdout
+        return (await self.connection.run(probe_script(), *values, timeout_s=30)).stdout
 
     def kept(self) -> list[Path]:
         """Return everything in our cache here but the catalogues themselves."""

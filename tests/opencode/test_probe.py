@@ -7,13 +7,13 @@ import os
 import re
 import shutil
 import time
-from importlib.resources import files
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import pytest
 
 from remote_dispatch.errors import HostNotReadyError
+from remote_dispatch.opencode.probe import probe_script
 from tests.rig.stub import a_transcript
 
 if TYPE_CHECKING:
@@ -77,8 +77,9 @@ async def test_without_the_program_timeout_nothing_is_left_behind_either(one_box
 async def test_without_the_program_timeout_a_start_up_file_that_hangs_is_ended(one_box: Box) -> None:
     box = one_box
     box.install_quick()
-    script = files("remote_dispatch.opencode").joinpath("probe.sh").read_text()
-    short = script.replace("limited 10 ", "limited 1 ").replace("command -v timeout", "command -v no-such-program")
+    short = (
+        probe_script().replace("limited 10 ", "limited 1 ").replace("command -v timeout", "command -v no-such-program")
+    )
     assert short.count("limited 1 ") == 1
     (box.home / ".profile").write_text("exec sleep 300\n")
     done = await box.connection.run(short, "", "", "", "", timeout_s=30)

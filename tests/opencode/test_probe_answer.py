@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 HONEST = "echo now 1700000000000; echo home /h; echo state_directory /s; echo opencode /o; echo directory /d"
 HOSTILE = [
+    "printf 'blob held 16\nchanged\t1\nrubbish\n'",
     "echo 'now soon'",
     "echo 'now 12_'; echo 'now '",
     "echo 'held_status 1'",
@@ -59,6 +60,14 @@ async def test_a_hostile_answer_is_an_error_about_the_host(one_box: Box, line: s
     one_box.put_program(one_box.bin / "sh", f"#!/bin/sh\n{HONEST}\n{line}\necho\necho 'probed yes'\n")
     with pytest.raises(HostNotReadyError, match=r"^box: "):
         await one_box.probe()
+
+
+async def test_an_identity_or_a_dispatch_of_another_shape_is_none(one_box: Box) -> None:
+    (one_box.bin / "sh").unlink()
+    odd = "echo 'database a b'; echo 'running ../../x'"
+    one_box.put_program(one_box.bin / "sh", f"#!/bin/sh\n{HONEST}\n{odd}\necho 'probed yes'\n")
+    probed = await one_box.probe()
+    assert (probed.database, probed.running, probed.is_busy) == (None, None, False)
 
 
 async def test_an_absurdly_large_listing_is_refused(one_box: Box) -> None:

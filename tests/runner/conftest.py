@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import time
 from dataclasses import dataclass, field, replace
@@ -113,11 +114,41 @@ class Host:
     def launch(self, deadline_s: int = 10) -> LaunchState:
         return parse_launch(self.run("launch", str(self.run_directory), str(deadline_s), timeout_s=deadline_s + 30))
 
+    def recover(self, deadline_s: int = 10) -> LaunchState:
+        values = (str(self.run_directory), str(deadline_s), "recover")
+        return parse_launch(self.run("launch", *values, timeout_s=deadline_s + 30))
+
+    def order(self, point: str, action: str = "pause") -> Path:
+        """Have the runner stop or die at a point; returns the file that stands once a pause is reached."""
+        orders = self.root / "failpoints"
+        orders.mkdir(exist_ok=True)
+        self.environment["REMOTE_DISPATCH_FAILPOINTS"] = str(orders)
+        (orders / point).write_text(action)
+        return orders / f"{point}.reached"
+
+    def go_on(self, point: str) -> None:
+        """Let a paused runner go on."""
+        (self.root / "failpoints" / f"{point}.go").touch()
+
+    def kill_runner(self) -> None:
+        """Kill the runner that holds the lock."""
+        os.kill(self.runner_pid(), signal.SIGKILL)
+        wait_until(lambda: self.status().held == "dead")
+
+    def journal(self) -> list[str]:
+        """Return the points that were reached, by their names."""
+        lines = (line.split() for line in (self.run_directory / "journal").read_text().splitlines())
+        return [f"runner.{step}.{point}" for _, step, point in lines]
+
     def status(self) -> RunStatus:
         return parse_status(self.run("status", str(self.run_directory)), DISPATCH)
 
     def has_ended(self) -> bool:
         return (self.run_directory / "outcome.json").exists()
+
+    def has_back(self) -> bool:
+        status = self.status()
+        return bool(status.outcome and status.outcome.back_sha256 and not status.is_recovering)
 
     def outcome(self) -> Outcome:
         """Wait for the outcome and return it."""
@@ -147,6 +178,8 @@ class Host:
         """Wait for a runner and return its process id."""
         owner = self.run_directory / "lock" / "owner"
         wait_until(owner.exists)
+        while (owner.parent / "next" / "owner").exists():
+            owner = owner.parent / "next" / "owner"
         return int(owner.read_text().split()[1])
 
     def runs(self) -> int:

@@ -6,9 +6,12 @@ import os
 import shutil
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 
-from remote_dispatch.runner.status import parse_clean, parse_end
+from remote_dispatch.runner.job import Payload
+from remote_dispatch.runner.status import parse_clean, parse_end, parse_sweep
 from tests.runner.conftest import DISPATCH, Host, is_alive, under_two_shells, wait_until
 
 
@@ -171,3 +174,84 @@ def test_only_a_run_directory_of_this_dispatch_is_removed(host: Host) -> None:
         assert clean(host, path, dispatch) == "path"
     assert (host.root / "precious").is_dir()
     assert (other / "other").is_dir()
+
+
+@under_two_shells
+def test_what_a_killed_runner_left_outside_its_directory_is_removed_with_it(host: Host) -> None:
+    sent = {"tool_sent": Payload.of(b"sent")}
+    host.dispatch(tool_output=sent)
+    kept = host.root / "home" / ".local" / "share" / "opencode" / "tool-output"
+    (kept / f"tool_sent.{DISPATCH}.part").write_bytes(b"se")
+    (kept / "tool_sent.another.part").write_bytes(b"se")
+    wait_until(lambda: clean(host, str(host.run_directory)) is None)
+    assert {path.name for path in kept.iterdir()} == {"tool_sent", "tool_sent.another.part"}
+
+
+def test_everything_that_a_dispatch_made_lies_in_its_directory_or_is_opencodes(one_host: Host) -> None:
+    one_host.dispatch("!todo one\n!output tool_made long")
+    wait_until(lambda: clean(one_host, str(one_host.run_directory)) is None)
+    data = one_host.root / "home" / ".local" / "share" / "opencode"
+    left = {path for path in (one_host.root / "home").rglob("*") if path.is_file() and data not in path.parents}
+    assert left == set()
+    names = {path.name for path in data.rglob("*") if path.is_file()}
+    assert names <= {"opencode.db", "opencode.db-wal", "opencode.db-shm", "tool_made"}
+
+
+def test_a_call_of_opencode_that_outlived_its_runner_is_ended_before_the_directory_goes(one_host: Host) -> None:
+    one_host.stage(environment={"STUB_FAULT": "import-gate", "STUB_GATE": "/nowhere"})
+    one_host.launch(0)
+    wait_until(lambda: _processes_with(one_host, b"import"))
+    one_host.kill_runner()
+    wait_until(lambda: clean(one_host, str(one_host.run_directory)) is None)
+    assert not _processes_with(one_host, b"import")
+    assert not one_host.run_directory.exists()
+
+
+def _processes_with(host: Host, word: bytes) -> list[int]:
+    """Return the processes of this host that have this word as an argument."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            if word in arguments and str(host.root).encode() in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return [pid for pid in found if is_alive(pid)]
+
+
+# --- sweep
+
+
+def sweep(host: Host) -> int:
+    return parse_sweep(host.run("sweep"))
+
+
+def leftover(host: Host, pid: int, *, age_s: int = 7200) -> Path:
+    """Make what a probe with this process id leaves when it is killed."""
+    scratch = host.root / "home" / ".cache" / "remote-dispatch" / f"probe.{pid}"
+    (scratch / "catalogue").mkdir(parents=True)
+    os.utime(scratch, (time.time() - age_s, time.time() - age_s))
+    return scratch
+
+
+def test_what_dead_probes_left_is_swept_and_nothing_else(host: Host) -> None:
+    gone = subprocess.Popen(["true"], stdin=subprocess.DEVNULL)
+    gone.wait(timeout=10)
+    dead, living = leftover(host, gone.pid), leftover(host, os.getpid())
+    cache = dead.parent
+    (cache / "catalogue-1-2").write_text("kept")
+    (cache / "probe.notes").mkdir()
+    assert sweep(host) == 1
+    assert {path.name for path in cache.iterdir()} == {living.name, "catalogue-1-2", "probe.notes"}
+    assert sweep(host) == 0
+
+
+def test_a_leftover_of_less_than_an_hour_is_kept(one_host: Host) -> None:
+    gone = subprocess.Popen(["true"], stdin=subprocess.DEVNULL)
+    gone.wait(timeout=10)
+    young = leftover(one_host, gone.pid, age_s=600)
+    assert sweep(one_host) == 0
+    assert young.is_dir()
+
+
+def test_without_a_cache_there_is_nothing_to_sweep(one_host: Host) -> None:
+    assert sweep(one_host) == 0

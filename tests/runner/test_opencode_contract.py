@@ -11,12 +11,14 @@ import os
 import re
 import sqlite3
 import subprocess
+import time
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from remote_dispatch.opencode.probe import probe_script
 from remote_dispatch.runner.scripts import script
 from tests.rig.stub import OPENCODE_STUB, a_transcript
 
@@ -97,9 +99,17 @@ class Program:
 
     def rows(self, session_id: str) -> list[list[str]]:
         """Ask what the runner asks; rows as split by tabs, without their heading."""
-        query = re.search(r'--format tsv "(.*?)"', script("runner"), re.DOTALL)
+        return self._answer(script("runner"), "$session", session_id)
+
+    def probed_rows(self, session_id: str) -> list[list[str]]:
+        """Ask what the probe asks of an old copy."""
+        return self._answer(probe_script(), "$1", session_id)
+
+    def _answer(self, text: str, variable: str, session_id: str) -> list[list[str]]:
+        query = re.search(r'--format tsv "(.*?)"', text, re.DOTALL)
         assert query is not None
-        done = self("db", "--format", "tsv", query[1].replace("$session", session_id))
+        statement = query[1].replace(variable, session_id).replace("\\$", "$")
+        done = self("db", "--format", "tsv", statement)
         return [line.split("\t") for line in done.stdout.decode().splitlines()[1:]]
 
 
@@ -171,6 +181,23 @@ def test_the_runners_query_tells_directory_counts_children_todos_and_database(op
     keys = ("session_id", "content", "status", "priority", "position")
     assert json.loads(others["todos"]) == [dict(zip(keys, todo, strict=False))]
     assert others["database"] == str(opencode.database)
+
+
+def test_the_probes_query_tells_what_is_held_and_whether_a_turn_is_open(opencode: Program) -> None:
+    parent = a_transcript("hello", "working on it")
+    child = a_transcript("sub", parent_id=id_of(parent))
+    del parent["messages"][-1]["info"]["time"]["completed"], parent["messages"][-1]["info"]["finish"]
+    for transcript in (child, parent):
+        assert opencode.take(transcript).returncode == 0
+    told = opencode.probed_rows(id_of(parent))
+    kinds = [kind for kind, _ in told]
+    assert {kind: kinds.count(kind) for kind in kinds} == {
+        "session": 2, "message": 3, "part": 3, "database": 1, "open": 1, "changed": 1,
+    }  # fmt: skip
+    values = dict(told)
+    assert values["open"] == parent["messages"][-1]["info"]["id"]
+    assert values["database"] == str(opencode.database)
+    assert abs(int(values["changed"]) / 1000 - time.time()) < 90
 
 
 def test_deleting_a_session_deletes_its_children_and_says_when_there_is_none(opencode: Program) -> None:

@@ -431,7 +431,7 @@ def test_cancelling_what_has_ended_changes_nothing(one_host: Host) -> None:
 def test_a_runner_that_does_not_end_is_killed_with_its_tree(one_host: Host) -> None:
     one_host.stage(environment={"STUB_FAULT": "export-hang"})
     one_host.launch()
-    wait_until((one_host.run_directory / "back.json.part").exists)
+    wait_until(lambda: list(one_host.run_directory.glob("back.json.*.part")))
     status = one_host.cancel(1)
     assert (status.held, status.outcome) == ("dead", None)
     assert status.is_lost

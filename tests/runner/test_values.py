@@ -19,7 +19,15 @@ from remote_dispatch.runner.brief import CONTINUE, brief
 from remote_dispatch.runner.events import EventReader, Progress, describe
 from remote_dispatch.runner.job import Job, Payload, SessionFile, files_for
 from remote_dispatch.runner.scripts import ScriptName, script
-from remote_dispatch.runner.status import LaunchState, parse_clean, parse_end, parse_launch, parse_outcome, parse_status
+from remote_dispatch.runner.status import (
+    LaunchState,
+    parse_clean,
+    parse_end,
+    parse_launch,
+    parse_outcome,
+    parse_status,
+    parse_sweep,
+)
 from tests.rig.stub import a_transcript, packed
 
 DISPATCH = "20260102-030405-abcdefgh"
@@ -35,6 +43,28 @@ def printed(*lines: str) -> bytes:
 def test_the_talk_of_a_login_shell_before_the_status_is_skipped() -> None:
     noise = b"Welcome!\nexists no\nheld yes\n"
     assert parse_status(noise + printed("held dead", "started yes"), DISPATCH).is_lost
+
+
+@pytest.mark.parametrize(
+    ("lines", "is_lost"),
+    [
+        (("started yes", "held yes", "recovering no"), False),
+        (("started yes", "held yes", "recovering yes", "opencode yes"), True),
+        (("started yes", "held dead", "opencode yes"), True),
+        (("started no", "held dead"), False),
+        (("started yes", "held yes", "recovering yes", "outcome yes", f"outcome_json {OUTCOME}"), False),
+    ],
+)
+def test_a_run_without_an_outcome_is_lost_unless_its_own_runner_lives(lines: tuple[str, ...], is_lost: bool) -> None:
+    status = parse_status(printed(*lines), DISPATCH)
+    assert status.is_lost is is_lost
+    assert status.is_recovering is ("recovering yes" in lines)
+    assert status.is_opencode_alive is ("opencode yes" in lines)
+
+
+@pytest.mark.parametrize("state", LaunchState)
+def test_a_dispatch_is_on_its_way_when_a_runner_has_or_had_it(state: LaunchState) -> None:
+    assert state.is_on_its_way is (state not in ("lost", "absent", "damaged", "failed"))
 
 
 def test_a_cut_status_is_an_error_and_not_an_absent_run() -> None:
@@ -71,6 +101,7 @@ def test_the_words_of_the_other_scripts_are_read() -> None:
     assert parse_end(b"alive\n") is None
     assert parse_clean(b"kept held\n") == "held"
     assert parse_clean(b"removed\n") is None
+    assert parse_sweep(b"motd\nswept 3\n") == 3
     for nonsense in (b"", b"launched away\n"):
         with pytest.raises(ValueError, match=r".+"):
             parse_launch(nonsense)
