@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from remote_dispatch import __version__
-from remote_dispatch.cli import dispatches
+from remote_dispatch.cli import dispatches, upkeep
 from remote_dispatch.cli.demo import demo
 from remote_dispatch.cli.hosts import hosts_app
 from remote_dispatch.cli.output import JSON_OPTION, Answer, run_command
@@ -58,6 +58,10 @@ app.command("logs")(dispatches.logs)
 app.command("wait")(dispatches.wait)
 app.command("collect")(dispatches.collect)
 app.command("cancel")(dispatches.cancel)
+app.command("resume")(dispatches.resume)
+app.command("verify")(upkeep.verify)
+app.command("remove")(upkeep.remove)
+app.command("prune")(upkeep.prune)
 app.add_typer(hosts_app, name="hosts")
 app.command("demo")(demo)
 

@@ -12,7 +12,7 @@ import typer
 
 from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.options import ServerOption, Timeout
-from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_command, stream
+from remote_dispatch.cli.output import Answer, JsonFlag, note, print_fields, print_table, run_command, stream
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
 from remote_dispatch.text import clean
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from remote_dispatch.cli.desk import Desk
     from remote_dispatch.cli.screen import Screen
-    from remote_dispatch.dispatch import Link
+    from remote_dispatch.dispatch import Goal, Link
     from remote_dispatch.model import Dispatch
 
 HOSTS_AT_ONCE = 32
@@ -114,6 +114,30 @@ def collect(
     )
 
 
+def resume(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME…]", help="Names of dispatches; without: all unfinished.", autocompletion=complete_name
+        ),
+    ] = None,
+    *,
+    timeout: Timeout = None,
+    server: ServerOption = None,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
+    """Carry on with dispatches from wherever they stopped: one-way until the host works, round trips until home."""
+    run_command(
+        "resume",
+        lambda: asyncio.run(
+            _resume(names or [], _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server)
+        ),
+        is_json=is_json,
+        interrupted_hint="nothing is lost; resume whenever you like",
+    )
+
+
 def cancel(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
     """Stop a dispatch with all its processes, and bring home what was done so far."""
     run_command(
@@ -155,7 +179,7 @@ async def _list(desk: Desk, *, is_refreshed: bool) -> Answer:
         gate = asyncio.Semaphore(HOSTS_AT_ONCE)
         records = list(await asyncio.gather(*(_refreshed(record, desk, gate) for record in records)))
     return Answer(
-        data={"dispatches": [data_of(record) for record in records]},
+        data={"dispatches": [{**data_of(record), "attention": _attention(record)} for record in records]},
         render=lambda: _render_list(records),
         warnings=tuple(
             f"the record of dispatch `{one}` cannot be read; it was left alone" for one in desk.store.unreadable()
@@ -189,8 +213,21 @@ async def _show(name: str, desk: Desk) -> Answer:
         remark = f"the host was not asked: {error.message}"
     if record.unreachable_since:
         remark = f"{record.host} does not answer, since {age(record.unreachable_since)}; this is what was known last"
-    data = {**data_of(record), "remark": remark}
+    data = {
+        **data_of(record),
+        "remark": remark,
+        "attention": _attention(record),
+        "stopped_in": record.stopped_in,
+        "journal": [entry.model_dump() for entry in record.journal],
+    }
     return Answer(data=data, render=lambda: _render_one(record, remark))
+
+
+def _attention(record: Dispatch) -> dict[str, str] | None:
+    from remote_dispatch.dispatch.attention import attention
+
+    needed = attention(record)
+    return {"reason": needed.reason, "command": needed.command} if needed else None
 
 
 async def _logs(name: str, desk: Desk, *, is_followed: bool, is_json: bool) -> Answer:
@@ -211,9 +248,22 @@ async def _logs(name: str, desk: Desk, *, is_followed: bool, is_json: bool) -> A
 
 
 async def _follow_events(record: Dispatch, link: Link, *, is_json: bool) -> None:
-    from remote_dispatch.dispatch.follow import Watch, until_the_end
+    from remote_dispatch.dispatch.follow import watch_events
+    from remote_dispatch.dispatch.passage import FOLLOWING_PATIENCE_S
+    from remote_dispatch.errors import ConnectionLostError
+    from remote_dispatch.runner.events import EventReader
 
-    await until_the_end(record, link, Watch(on_event=lambda event: _print_events([event], is_json=is_json)))
+    offset = 0
+    while True:
+        reader = EventReader(offset=offset)
+        try:
+            connection = await link.connection()
+            await watch_events(connection, record, reader, lambda event: _print_events([event], is_json=is_json))
+        except ConnectionLostError:
+            offset = reader.offset
+            await link.again(lambda error: note(error.message), patience_s=FOLLOWING_PATIENCE_S)
+        else:
+            return
 
 
 def _print_events(events: Iterable[dict[str, Any]], *, is_json: bool) -> None:
@@ -228,14 +278,37 @@ def _print_events(events: Iterable[dict[str, Any]], *, is_json: bool) -> None:
             typer.echo(line)
 
 
+async def _resume(names: list[str], desk: Desk, screen: Screen, timeout_s: float | None, server: str | None) -> Answer:
+    """Without names, everything that its sender would not have left as it is."""
+    from remote_dispatch.dispatch import goal_of, next_step
+
+    records = [desk.store.load(name) for name in names]
+    if not names:
+        records = [record for record in desk.store.all() if next_step(record, goal_of(record)) is not None]
+
+    async def go_on(record: Dispatch) -> Answer:
+        return await answered(
+            record, desk, lambda link: to(goal_of(record), record, link, desk, screen, timeout_s), server
+        )
+
+    with screen.live():
+        answers = await asyncio.gather(*(go_on(record) for record in records))
+    return _answer_for(answers, nothing="nothing to resume: every dispatch is where it should be")
+
+
 async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float | None, server: str | None) -> Answer:
     """Wait for all; the first that ended badly gives the exit code."""
     records = [desk.store.load(name) for name in names]
     with screen.live():
         answers = await asyncio.gather(*(_wait_for(record, desk, screen, timeout_s, server) for record in records))
+    return _answer_for(answers)
+
+
+def _answer_for(answers: list[Answer], *, nothing: str = "") -> Answer:
+    """Several dispatches in one answer; the first that ended badly gives the exit code."""
     return Answer(
         data={"dispatches": [answer.data for answer in answers]},
-        render=lambda: _render_all(answers),
+        render=lambda: _render_all(answers) if answers else typer.echo(nothing),
         warnings=tuple(text for answer in answers for text in answer.warnings),
         error=next((answer.error for answer in answers if answer.error), None),
     )
@@ -244,23 +317,22 @@ async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float |
 async def _wait_for(
     record: Dispatch, desk: Desk, screen: Screen, timeout_s: float | None, server: str | None
 ) -> Answer:
+    from remote_dispatch.dispatch import Goal
     from remote_dispatch.model import Mode
 
-    async def go(link: Link) -> Dispatch:
-        waited = await until_it_ends(record, link, desk, screen, timeout_s)
-        return await home(waited, link, desk, screen) if record.mode is Mode.ROUND_TRIP else waited
-
-    return await answered(record, desk, go, server)
+    goal = Goal.HOME if record.mode is Mode.ROUND_TRIP else Goal.ENDED
+    return await answered(record, desk, lambda link: to(goal, record, link, desk, screen, timeout_s), server)
 
 
 async def _collect(
     name: str, desk: Desk, screen: Screen, timeout_s: float | None, server: str | None, *, is_waiting: bool
 ) -> Answer:
+    from remote_dispatch.dispatch import Goal
+
     record = desk.store.load(name)
 
     async def go(link: Link) -> Dispatch:
-        waited = await until_it_ends(record, link, desk, screen, timeout_s) if is_waiting else record
-        return await home(waited, link, desk, screen)
+        return await to(Goal.HOME, record, link, desk, screen, timeout_s, is_waiting=is_waiting)
 
     with screen.live():
         return await answered(record, desk, go, server)
@@ -268,19 +340,17 @@ async def _collect(
 
 async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
     from remote_dispatch.cli.desk import data_of
+    from remote_dispatch.dispatch import Goal
     from remote_dispatch.dispatch import cancel as stop
+    from remote_dispatch.dispatch.manage import is_over
 
     record = desk.store.load(name)
-    if record.state.is_end:
+    if is_over(record) and record.state.is_end:
         return Answer(data=data_of(record), render=lambda: typer.echo(f"{record.name} had ended: {record.state}"))
 
     async def go(link: Link) -> Dispatch:
         stopped = await stop(record, link, desk.store)
-        return (
-            stopped
-            if stopped.is_cleaned_up or stopped.run_directory is None
-            else await home(stopped, link, desk, screen)
-        )
+        return stopped if stopped.is_cleaned_up else await to(Goal.HOME, stopped, link, desk, screen, None)
 
     with screen.live():
         answer = await answered(record, desk, go, None)
@@ -319,22 +389,23 @@ async def announced(before: Dispatch, ended: Dispatch, server: str | None) -> Di
     return ended.but(warnings=(*ended.warnings, *await tell(ended, server)))
 
 
-async def until_it_ends(record: Dispatch, link: Link, desk: Desk, screen: Screen, timeout_s: float | None) -> Dispatch:
-    """Follow a run that has not ended."""
-    from remote_dispatch.dispatch import follow
-    from remote_dispatch.model import State
+async def to(
+    goal: Goal,
+    record: Dispatch,
+    link: Link,
+    desk: Desk,
+    screen: Screen,
+    timeout_s: float | None,
+    *,
+    is_waiting: bool = True,
+) -> Dispatch:
+    """Take a dispatch to a goal; only to bring it home OpenCode is needed on this machine."""
+    from remote_dispatch.dispatch import Goal, carry_on
 
-    current = desk.store.load(record.id)
-    if current.state.is_end or current.state is State.FINISHED:
-        return current
-    return await follow(current, link, desk.store, screen, timeout_s=timeout_s)
-
-
-async def home(record: Dispatch, link: Link, desk: Desk, screen: Screen) -> Dispatch:
-    """Bring a dispatch home whose run ended."""
-    from remote_dispatch.dispatch import bring_home
-
-    return await bring_home(record, link, desk.store, desk.program, screen)
+    program = desk.program if goal is Goal.HOME else None
+    return await carry_on(
+        record, link, desk.store, program, screen, goal=goal, is_waiting=is_waiting, timeout_s=timeout_s
+    )
 
 
 def _desk(hosts_file: Path | None) -> Desk:
@@ -353,18 +424,18 @@ def _render_list(records: list[Dispatch]) -> None:
     if not records:
         typer.echo("nothing was sent yet; send the newest session here with `remote-dispatch send HOST`")
         return
-    rows = [
-        (
-            record.name,
-            record.host,
-            record.mode,
-            _state(record),
-            age(record.history[0].at),
-            record.origin.title if record.origin else None,
-        )
-        for record in records
-    ]
-    print_table(("NAME", "HOST", "MODE", "STATE", "AGE", "SESSION"), rows)
+    steps = [_attention(record) for record in records]
+    columns: dict[str, list[str | None]] = {
+        "NAME": [record.name for record in records],
+        "HOST": [record.host for record in records],
+        "MODE": [record.mode for record in records],
+        "STATE": [_state(record) for record in records],
+        "AGE": [age(record.history[0].at) for record in records],
+    }
+    if any(steps):
+        columns["NEXT"] = [step["command"].removeprefix("remote-dispatch ") if step else None for step in steps]
+    columns["SESSION"] = [record.origin.title if record.origin else None for record in records]
+    print_table(list(columns), list(zip(*columns.values(), strict=True)))
 
 
 def _state(record: Dispatch) -> str:
@@ -375,7 +446,7 @@ def _state(record: Dispatch) -> str:
 
 
 def _render_one(record: Dispatch, remark: str | None) -> None:
-    travel, origin = record.travel, record.origin
+    travel, origin, step = record.travel, record.origin, _attention(record)
     print_fields(
         {
             "name": record.name,
@@ -384,6 +455,8 @@ def _render_one(record: Dispatch, remark: str | None) -> None:
             "state": str(record.state),
             "reason": record.detail,
             "remark": remark,
+            "stopped in": record.stopped_in,
+            "next": f"{step['command']} ({step['reason']})" if step else None,
             "session": record.session_id,
             "title": origin.title if origin else None,
             "copy": record.copy_session_id,

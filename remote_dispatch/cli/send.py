@@ -54,6 +54,8 @@ class Options:
     permission_rules: Path | None
     name: str | None
     timeout: str | None
+    is_copy: bool
+    is_forced: bool
     is_detached: bool
     is_dry_run: bool
     server: str | None
@@ -84,6 +86,12 @@ def send(
         str | None, typer.Option(help="The name of the dispatch; four letters are made up otherwise.")
     ] = None,
     timeout: Timeout = None,
+    is_copy: Annotated[
+        bool, typer.Option("--copy", help="Send an independent copy; its result becomes a session of its own.")
+    ] = False,
+    is_forced: Annotated[
+        bool, typer.Option("--force", help="Send the session although a turn of it seems to be open here.")
+    ] = False,
     is_detached: Annotated[bool, typer.Option("--detach", help="Do not wait for a round trip to end.")] = False,
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, change nothing, say what would happen.")
@@ -98,7 +106,7 @@ def send(
     """
     options = Options(
         host, prompt, session, is_last, is_new, mode, directory, agent, model, variant, permissions, permission_rules,
-        name, timeout, is_detached, is_dry_run, server, hosts_file, is_json,
+        name, timeout, is_copy, is_forced, is_detached, is_dry_run, server, hosts_file, is_json,
     )  # fmt: skip
     run_command(
         "send",
@@ -166,33 +174,23 @@ async def _dispatch(
     timeout_s: float | None,
 ) -> Answer:
     """Hand over, and in a round trip wait, bring it home and tell a local server."""
-    from remote_dispatch.cli.dispatches import announced, answer_of, home, until_it_ends
-    from remote_dispatch.dispatch import hand_over
+    from remote_dispatch.cli.dispatches import announced, answer_of
+    from remote_dispatch.dispatch import Goal, carry_on, goal_of, record_dispatch
 
     with screen.live():
-        sent = await hand_over(request, link, desk.store, program, screen)
-    if sent.state.is_end:
-        return answer_of(sent)
-    if request.mode != "round-trip" or options.is_detached:
-        return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)
-    try:
-        with screen.live():
-            waited = await until_it_ends(sent, link, desk, screen, timeout_s)
-            ended = await home(waited, link, desk, screen)
-    except RemoteDispatchError as error:
-        error.dispatch = sent.id
-        raise
-    return answer_of(await announced(sent, ended, options.server))
+        new = await record_dispatch(request, link, desk.store, program, screen)
+        goal = Goal.LAUNCHED if options.is_detached else goal_of(new)
+        sent = await carry_on(new, link, desk.store, program, screen, goal=goal, timeout_s=timeout_s)
+    if goal is Goal.HOME or sent.state.is_end:
+        return answer_of(await announced(new, sent, options.server))
+    return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)
 
 
 async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen) -> Plan:
     from remote_dispatch.dispatch import make_plan
 
-    folder = desk.store.reserve(datetime.now(UTC))
-    try:
+    with desk.store.reserved(datetime.now(UTC)) as folder:
         return await make_plan(request, link, desk.store, program, folder, screen)
-    finally:
-        desk.store.discard(folder)
 
 
 def _request(options: Options) -> DispatchRequest:
@@ -221,6 +219,8 @@ def _request(options: Options) -> DispatchRequest:
                 "permissions": options.permissions,
                 "permission_rules": rules,
                 "name": options.name,
+                "is_copy": options.is_copy,
+                "is_forced": options.is_forced,
             }
         )
     except ValidationError as error:
@@ -252,6 +252,9 @@ def _rules(path: Path | None) -> Any:
     if path is None:
         return None
     try:
+        if not path.is_file():
+            # A pipe would keep the command waiting for whoever writes to it.
+            raise FileNotFoundError(path)
         with path.open("rb") as file:
             return json.loads(file.read(RULES_LIMIT_BYTES))
     except (OSError, ValueError, RecursionError) as error:
@@ -268,6 +271,11 @@ async def _with_session(
     from remote_dispatch.dispatch import Step
 
     if options.is_new or program is None:
+        if not (request.prompt or "").strip():
+            raise UsageError(
+                "a new session needs a prompt",
+                hint=f'say what to do: `remote-dispatch send {options.host} --new "..."`',
+            )
         screen(Step("session", f"a new session goes to {options.host}"))
         return request
     is_named = options.session is not None

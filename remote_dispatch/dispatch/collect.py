@@ -9,6 +9,7 @@ import json
 import re
 import time
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -60,10 +61,7 @@ async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcom
     keeps its copy.
     """
     run = PurePosixPath(path_of(record))
-    await connection.download(
-        run / names.BACK_PACKED, folder.back, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S
-    )
-    session = await asyncio.to_thread(read_back, folder.back, outcome.back_sha256)
+    session = await _brought(connection, run / names.BACK_PACKED, folder.back, outcome.back_sha256)
     listing = await connection.run(_LIST, str(run), timeout_s=60.0)
     present = listing.stdout.decode(errors="replace").splitlines()[:LISTED_LIMIT]
     children = await _fetch_children(connection, run, folder, present)
@@ -71,6 +69,27 @@ async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcom
     todos = await _fetch_todos(connection, run, folder, present, session["info"]["id"])
     outputs = await _fetch_tool_outputs(connection, run, folder, present)
     return _as_at_home(record, Back(session, children, todos, outputs, missing), folder)
+
+
+async def _brought(connection: Connection, source: PurePosixPath, target: Path, sha256: str | None) -> Transcript:
+    """Download and read a back-file. What an earlier try brought is used; where it turns out wrong, all comes anew."""
+    if sha256 is not None:
+        with suppress(IntegrityError):
+            return await asyncio.to_thread(read_back, target, sha256)
+    for is_resumed in (True, False):
+        await connection.download(
+            source,
+            target,
+            limit_bytes=PACKED_LIMIT_BYTES,
+            timeout_s=DOWNLOAD_TIMEOUT_S,
+            is_resumed=is_resumed,
+        )
+        try:
+            return await asyncio.to_thread(read_back, target, sha256)
+        except IntegrityError:
+            if not is_resumed:
+                raise
+    raise AssertionError("unreachable")
 
 
 async def fetch_logs(connection: Connection, record: Dispatch, folder: Folder) -> None:
@@ -127,9 +146,8 @@ async def _fetch_children(
 ) -> dict[str, Transcript]:
     children: dict[str, Transcript] = {}
     for child in _ids(present, f"{names.BACK_CHILDREN}/", ".json.gz"):
-        source, target = run / names.BACK_CHILDREN / f"{child}.json.gz", folder.back_child(child)
-        await connection.download(source, target, limit_bytes=PACKED_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S)
-        one = await asyncio.to_thread(read_back, target, None)
+        source = run / names.BACK_CHILDREN / f"{child}.json.gz"
+        one = await _brought(connection, source, folder.back_child(child), None)
         transcripts.check_back(one, session_id=child, base_ids=())
         children[child] = one
     return children

@@ -3,110 +3,108 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.dispatch.collect import fetch, fetch_logs
+from remote_dispatch.dispatch.follow import watch
 from remote_dispatch.dispatch.home import Homecoming, describe_refusals, merge
-from remote_dispatch.dispatch.report import Report, Step
-from remote_dispatch.dispatch.settle import is_collected, is_home, is_idle, settle
-from remote_dispatch.dispatch.stages import clean_up, look
+from remote_dispatch.dispatch.journal import journaled
+from remote_dispatch.dispatch.report import Step
+from remote_dispatch.dispatch.settle import is_collected, is_recoverable, settle
+from remote_dispatch.dispatch.stages import clean_up, look, recover
 from remote_dispatch.errors import ConfigurationError, ConnectionLostError, DeadlinePassedError, RemoteDispatchError
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
 
 if TYPE_CHECKING:
     from remote_dispatch.dispatch.collect import Back
-    from remote_dispatch.dispatch.link import Link
-    from remote_dispatch.dispatch.store import Folder, Store
-    from remote_dispatch.opencode.program import Program
+    from remote_dispatch.dispatch.passage import Passage
     from remote_dispatch.runner.status import RunStatus
 
 
-ATTEMPTS = 3
+async def bring_home(passage: Passage) -> bool:
+    """Do the next thing that brings the result home; False when nothing more can be brought.
 
-
-async def bring_home(record: Dispatch, link: Link, store: Store, program: Program, report: Report) -> Dispatch:
-    """Collect, merge, verify and clean up a dispatch whose run ended. Again changes nothing.
-
-    Raises DeadlinePassedError while it still runs, IntegrityError when a copy is not equal to its source: then both
-    are kept, and the next call begins anew. A lost connection is made anew a few times.
+    Raises IntegrityError when a copy is not equal to its source: then both are kept, and the next call begins anew.
     """
-    async with store.held(record.session_id or record.id):
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
-                return await _bring_once(record.id, link, store, program, report)
-            except ConnectionLostError as error:
-                error.hint = f"the result is on {record.host}; `remote-dispatch collect {record.name}` brings it home"
-                if attempt == ATTEMPTS:
-                    raise
-                await link.drop()
-    raise AssertionError("unreachable")
-
-
-async def _bring_once(dispatch_id: str, link: Link, store: Store, program: Program, report: Report) -> Dispatch:
-    record = store.load(dispatch_id)
-    if is_home(record):
-        return record
-    if is_collected(record):
-        return await _released(record, link, store)
-    connection = await link.connection()
-    status = await look(connection, record)
-    record = store.update(record.id, lambda current: settle(current, status))
-    if not record.state.is_end and record.state is not State.FINISHED:
-        raise _not_ended(record, status)
-    if status.outcome is None or status.outcome.back_sha256 is None:
-        return await _without_result(record, status, link, store)
-    return await _bring(record, status.outcome, link, store, program, report)
-
-
-def _not_ended(record: Dispatch, status: RunStatus) -> DeadlinePassedError:
-    if is_idle(status):
-        return DeadlinePassedError(
-            f"dispatch `{record.name}` lies on {record.host} and was not launched yet",
-            hint=f"`remote-dispatch wait {record.name}` launches it, `remote-dispatch cancel {record.name}` removes it",
-        )
-    return DeadlinePassedError(
-        f"dispatch `{record.name}` is still running on {record.host}",
-        hint=f"look on with `remote-dispatch logs -f {record.name}`; `collect` without `--no-wait` waits",
-    )
-
-
-async def _without_result(record: Dispatch, status: RunStatus, link: Link, store: Store) -> Dispatch:
-    """Nothing can come home. Where nothing ran, the copied files go; otherwise the record says where all of it is."""
+    if is_collected(passage.record):
+        return await _release(passage)
+    status = await look(await passage.connection(), passage.record)
+    record = passage.update(lambda current: settle(current, status))
+    if is_recoverable(status) or status.is_recovering:
+        return await _recover(passage, status)
+    if status.outcome is not None and status.outcome.back_sha256 is not None:
+        if passage.is_new_run and passage.reader.offset == 0:
+            await watch(passage, record)
+        await _collect(passage, record, status.outcome)
+        return True
     if status.exists and not status.started and not record.is_cleaned_up:
-        return await _released(record, link, store)
-    return record
+        await _release(passage)
+    return False
 
 
-async def _bring(
-    record: Dispatch, outcome: Outcome, link: Link, store: Store, program: Program, report: Report
-) -> Dispatch:
-    folder = store.folder(record.id)
-    connection = await link.connection()
-    report(Step("collect", f"bringing the result from {record.host}"))
-    try:
-        back = await fetch(connection, record, folder, outcome)
-        await fetch_logs(connection, record, folder)
-        report(Step("merge", "merging it into the local session"))
-        homecoming = await _merged(record, back, folder, program)
-    except OSError as error:
-        raise ConfigurationError(
-            f"this machine: {(error.strerror or type(error).__name__).lower()}",
-            hint=f"the result is safe on {record.host}; then try again with `remote-dispatch collect {record.name}`",
-        ) from error
-    finally:
-        folder.clear_scratch()
-    record = store.update(record.id, lambda current: _judged(current, homecoming, outcome))
-    return await _released(record, link, store)
+async def _recover(passage: Passage, status: RunStatus) -> bool:
+    """The run left no result: OpenCode there is asked again for what it has, once. Its own end is waited for."""
+    record = passage.record
+    if passage.has_recovered:
+        return False
+    if status.is_opencode_alive and not passage.is_waiting:
+        raise DeadlinePassedError(
+            f"the runner of `{record.name}` was killed, but OpenCode still works on {record.host}",
+            hint=f"`remote-dispatch collect {record.name}` waits for it, `cancel` ends it",
+        )
+    async with journaled("recover", record.id, passage.store), passage.waiting():
+        passage.report(Step("collect", f"{record.host} exports what OpenCode there has of it", record.name))
+        await recover(await passage.connection(), record)
+        await watch(passage, record)
+    passage.has_recovered = True
+    return True
 
 
-async def _merged(record: Dispatch, back: Back, folder: Folder, program: Program) -> Homecoming:
+async def _collect(passage: Passage, record: Dispatch, outcome: Outcome) -> None:
+    """Alone with the local session, until all of it is proved to be there."""
+    async with passage.store.held(record.session_id or record.id):
+        record = passage.record
+        if is_collected(record):
+            return
+        try:
+            back = await _fetched(passage, record, outcome)
+            homecoming = await _merged(passage, record, back)
+        except OSError as error:
+            raise ConfigurationError(
+                f"this machine: {(error.strerror or type(error).__name__).lower()}",
+                hint=_safe(record),
+            ) from error
+        finally:
+            passage.folder.clear_scratch()
+        async with journaled("judge", record.id, passage.store):
+            passage.update(lambda current: _judged(current, homecoming, outcome))
+
+
+async def _fetched(passage: Passage, record: Dispatch, outcome: Outcome) -> Back:
+    async with journaled("fetch", record.id, passage.store):
+        passage.report(Step("collect", f"bringing the result from {record.host}", record.name))
+        connection = await passage.connection()
+        back = await fetch(connection, record, passage.folder, outcome)
+        await fetch_logs(connection, record, passage.folder)
+        return back
+
+
+async def _merged(passage: Passage, record: Dispatch, back: Back) -> Homecoming:
     """Merge; whatever fails on this machine, the error says where the result is."""
-    try:
-        return await merge(record, back, folder, program)
-    except RemoteDispatchError as error:
-        kept = f"the result is safe on {record.host}; try again with `remote-dispatch collect {record.name}`"
-        error.hint = f"{error.hint}; {kept}" if error.hint else kept
-        raise
+    assert passage.program is not None
+    async with journaled("merge", record.id, passage.store):
+        passage.report(Step("merge", "merging it into the local session", record.name))
+        try:
+            return await merge(record, back, passage.folder, passage.program)
+        except ConnectionLostError:
+            raise
+        except RemoteDispatchError as error:
+            error.hint = f"{error.hint}; {_safe(record)}" if error.hint else _safe(record)
+            raise
+
+
+def _safe(record: Dispatch) -> str:
+    return f"the result is safe on {record.host}; try again with `remote-dispatch collect {record.name}`"
 
 
 def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispatch:
@@ -114,19 +112,54 @@ def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispa
     end = State.DONE if verdict.kind is None else State.FAILED
     if outcome.problem == "terminated":
         end = State.CANCELLED
-    warnings = (*record.warnings, *homecoming.warnings, *describe_refusals(verdict), *_other_choice(record, homecoming))
+    warnings = (
+        *record.warnings,
+        *homecoming.warnings,
+        *describe_refusals(verdict),
+        *_other_choice(record, homecoming),
+        *_left_behind(record, outcome),
+    )
+    changes: dict[str, Any] = {
+        "kind": None if end is State.DONE else verdict.kind or outcome.problem,
+        "detail": None if end is State.DONE else verdict.detail,
+    }
+    if record.state in (State.LOST, State.FAILED):
+        changes = {"detail": _after_all(record, outcome, homecoming)}
     return record.advance(
         end,
         datetime.now(UTC),
-        kind=None if end is State.DONE else verdict.kind or outcome.problem,
-        detail=None if end is State.DONE else verdict.detail,
-        collected=Collected.COPY if homecoming.is_copy else Collected.WHOLE,
+        **changes,
+        collected=_collected(homecoming, outcome),
         session_id=record.session_id or homecoming.session_id,
         copy_session_id=homecoming.session_id if homecoming.is_copy else None,
         new_messages=homecoming.new_messages,
         answer=verdict.answer,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _collected(homecoming: Homecoming, outcome: Outcome) -> Collected:
+    """What a killed runner left may not be all that was meant to be."""
+    if homecoming.is_copy:
+        return Collected.COPY
+    return Collected.PARTIAL if outcome.problem == "lost" else Collected.WHOLE
+
+
+def _after_all(record: Dispatch, outcome: Outcome, homecoming: Homecoming) -> str | None:
+    """Why it ended as it did, now that what there is came home."""
+    if outcome.problem != "lost":
+        return homecoming.verdict.detail or record.detail
+    if homecoming.new_messages == 0:
+        return "the runner was killed on the host before OpenCode began: nothing ran there"
+    return "the runner was killed on the host; what OpenCode there had stored by then is home"
+
+
+def _left_behind(record: Dispatch, outcome: Outcome) -> tuple[str, ...]:
+    count = outcome.left_processes or 0
+    if count < 1:
+        return ()
+    what = "1 process that the task started still runs" if count == 1 else f"{count} processes of the task still run"
+    return (f"{what} on {record.host}",)
 
 
 def _other_choice(record: Dispatch, homecoming: Homecoming) -> tuple[str, ...]:
@@ -140,16 +173,19 @@ def _other_choice(record: Dispatch, homecoming: Homecoming) -> tuple[str, ...]:
     )
 
 
-async def _released(record: Dispatch, link: Link, store: Store) -> Dispatch:
+async def _release(passage: Passage) -> bool:
     """Remove the run directory: everything in it is proved to be home, or nothing ran. A failure costs only space."""
-    try:
-        is_removed = await clean_up(await link.connection(), record)
-    except RemoteDispatchError:
-        is_removed = False
+    record = passage.record
+    async with journaled("release", record.id, passage.store):
+        try:
+            is_removed = await clean_up(await passage.connection(), record)
+        except RemoteDispatchError:
+            is_removed = False
+        passage.update(lambda current: _cleaned(current, is_removed=is_removed))
+    return is_removed
+
+
+def _cleaned(record: Dispatch, *, is_removed: bool) -> Dispatch:
     warning = f"the run directory on {record.host} is still there; `remote-dispatch collect {record.name}` removes it"
-
-    def change(current: Dispatch) -> Dispatch:
-        kept = tuple(text for text in current.warnings if text != warning)
-        return current.but(is_cleaned_up=is_removed, warnings=kept if is_removed else (*kept, warning))
-
-    return store.update(record.id, change)
+    kept = tuple(text for text in record.warnings if text != warning)
+    return record.but(is_cleaned_up=is_removed, warnings=kept if is_removed else (*kept, warning))

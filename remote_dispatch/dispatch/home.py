@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.store import write_whole
 from remote_dispatch.errors import IntegrityError, UnknownNameError
+from remote_dispatch.failpoints import reach
 from remote_dispatch.model import Origin
 from remote_dispatch.text import clean
 
@@ -65,33 +66,44 @@ class _Merge:
 async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) -> Homecoming:
     """Put the new messages into the local session, its sub-agents' sessions, todos and tool outputs beside them.
 
-    Doing it again changes nothing. Raises IntegrityError when the result is not what was sent plus new messages, or
-    when the read-back differs; the local session then holds at most additional messages, and every file is kept.
+    Doing it again changes nothing. Raises IntegrityError when what came back is not this session, or when the
+    read-back differs; the local session then holds at most additional messages, and every file is kept.
     """
     origin = record.origin or await _usual_origin(record, program)
     merging = _Merge(record, back, folder, program, int(time.time() * 1000), origin)
-    base = await asyncio.to_thread(_base, folder, back)
-    sent = transcripts.message_ids(base)
-    transcripts.check_back(back.session, session_id=base["info"]["id"], base_ids=sent)
-    verdict = transcripts.judge(back.session, sent_ids=sent, brief=None)
-    fresh = transcripts.new_messages(sent, back.session)
-    current = await _local(program, base["info"]["id"], folder)
-    if current is None:
-        whole = await _import_whole(merging, base, fresh)
-        session_id, is_copy = whole["info"]["id"], False
-    elif transcripts.moved_on(base, _without(current, fresh)):
-        session_id, is_copy = await _import_copy(merging, base, current, fresh), True
-        merging.warnings.append("the local session moved on meanwhile: the result is in a session of its own")
-    else:
-        await _append(merging, current, fresh)
-        session_id, is_copy = base["info"]["id"], False
+    parent = await _journey(merging, folder.session, back.session)
+    sent = transcripts.message_ids(parent.sent) if parent.sent else ()
+    own_id = parent.sent["info"]["id"] if parent.sent else back.session["info"]["id"]
+    transcripts.check_back(back.session, session_id=own_id, base_ids=sent)
+    children = [await _journey(merging, folder.child(child), one) for child, one in back.children.items()]
+    arrival = transcripts.decide(parent, children, wants_copy=record.request.is_copy)
+    merging.warnings += arrival.warnings
+    session_id = await _bring(merging, arrival.way, parent, children)
     for child in back.missing:
         merging.warnings.append(f"a sub-agent's session stays on {record.host}: it could not be exported ({child})")
     if back.tool_outputs or back.todos:
         surroundings = await program.surroundings(session_id)
         await _place_tool_outputs(back, surroundings.data_directory)
         await _place_todos(merging, session_id, surroundings.todos)
-    return Homecoming(session_id, is_copy, len(fresh), verdict, tuple(merging.warnings))
+    verdict = transcripts.judge(transcripts.without_reverted(back.session), sent_ids=sent, brief=None)
+    is_copy = arrival.way is transcripts.Way.COPY
+    return Homecoming(session_id, is_copy, len(parent.fresh), verdict, tuple(merging.warnings))
+
+
+async def _bring(
+    merging: _Merge, way: transcripts.Way, parent: transcripts.Journey, children: list[transcripts.Journey]
+) -> str:
+    """Sub-agents' sessions first: once the parent shows the result, everything it points to is there."""
+    if way is transcripts.Way.COPY:
+        return await _import_copies(merging, parent, children)
+    if way is not transcripts.Way.NOTHING:
+        directory = parent.current["info"]["directory"] if parent.current else merging.origin.directory
+        stayed = await _stayed(merging, children) if way is transcripts.Way.WHOLE else []
+        for child in (*stayed, *children):
+            await _bring_one(merging, child, directory, is_child=True)
+        await reach("merge.children")
+        await _bring_one(merging, parent, directory)
+    return str(parent.back["info"]["id"])
 
 
 async def _usual_origin(record: Dispatch, program: Program) -> Origin:
@@ -100,11 +112,22 @@ async def _usual_origin(record: Dispatch, program: Program) -> Origin:
     return Origin(agent=agent, model=model, directory=str(record.request.local_directory))
 
 
-def _base(folder: Folder, back: Back) -> Transcript:
-    """The session as it left; for a new one, what came back without its messages."""
-    if folder.session.exists():
-        return transcripts.without_reverted(transcripts.parse(folder.session.read_bytes()))
-    return {**back.session, "messages": []}
+async def _journey(merging: _Merge, sent: Path, back: Transcript) -> transcripts.Journey:
+    """A session as it left, as it came back, and as it is here now."""
+    left = await asyncio.to_thread(_left, sent) if sent.exists() else None
+    return transcripts.Journey(left, back, await _local(merging.program, back["info"]["id"], merging.folder))
+
+
+def _left(path: Path) -> Transcript:
+    return transcripts.without_reverted(transcripts.parse(path.read_bytes()))
+
+
+async def _stayed(merging: _Merge, changed: list[transcripts.Journey]) -> list[transcripts.Journey]:
+    """The sub-agents' sessions that travelled and for which nothing came back, as they left."""
+    travel = merging.record.travel
+    known = {one.back["info"]["id"] for one in changed}
+    files = [merging.folder.child(child) for child in (travel.children if travel else ()) if child not in known]
+    return [await _journey(merging, file, _left(file)) for file in files if file.exists()]
 
 
 async def _local(program: Program, session_id: str, folder: Folder) -> Transcript | None:
@@ -114,70 +137,52 @@ async def _local(program: Program, session_id: str, folder: Folder) -> Transcrip
         return None
 
 
-def _without(current: Transcript, fresh: list[Message]) -> Transcript:
-    """The local session without what an earlier, broken merge of this result already brought."""
-    brought = {message["info"]["id"] for message in fresh}
-    return {**current, "messages": [one for one in current["messages"] if one["info"]["id"] not in brought]}
-
-
-async def _append(merging: _Merge, current: Transcript, fresh: list[Message]) -> None:
-    """Sub-agents' sessions first: once the parent shows the result, everything it points to is there."""
-    for child, one in merging.back.children.items():
-        await _bring_child(merging, child, one, current["info"]["directory"])
-    known = set(transcripts.message_ids(current))
-    missing = [message for message in fresh if message["info"]["id"] not in known]
-    if not missing:
+async def _bring_one(merging: _Merge, journey: transcripts.Journey, directory: str, *, is_child: bool = False) -> None:
+    """Add what is new; a session that is not here comes whole."""
+    current = journey.current
+    if current is None:
+        addition = _whole(merging, journey, is_child=is_child)
+    elif journey.missing:
+        newest = transcripts.newest_ms(transcripts.without(current, journey.fresh))
+        placed = _placed(merging, journey.missing, newest, is_child=is_child)
+        addition = transcripts.additions(current, transcripts.continued(current, placed))
+    else:
         return
-    placed = _placed(merging, missing, transcripts.newest_ms(current))
-    await _import(merging, transcripts.additions(current, placed), Path(current["info"]["directory"]))
-    await _prove(merging, transcripts.additions(current, placed), current)
+    await _import(merging, addition, Path(directory))
+    await _prove(merging, addition, current)
 
 
-async def _bring_child(merging: _Merge, child: str, one: Transcript, directory: str) -> None:
-    """Add what is new to a sub-agent's session; a session that was made on the host comes whole."""
-    current = await _local(merging.program, child, merging.folder)
-    known = set(transcripts.message_ids(current)) if current else set()
-    missing = [message for message in one["messages"] if message["info"]["id"] not in known]
-    if not missing:
-        return
-    newest = transcripts.newest_ms(current) if current else 0
-    shifted = transcripts.shift(_clean_info(one), merging.delta_ms)
-    placed = transcripts.additions(current or shifted, _placed(merging, missing, newest, is_child=True))
-    await _import(merging, placed, Path(directory))
-    await _prove(merging, placed, current)
+def _whole(merging: _Merge, journey: transcripts.Journey, *, is_child: bool = False) -> Transcript:
+    """The session as it should look: what left, its open call closed, and what is new behind it."""
+    if journey.sent is None:
+        base = transcripts.shift(_clean_info(journey.left), merging.delta_ms)
+    else:
+        base = merging.closed(journey.left)
+    newest = transcripts.newest_ms(base) if base["messages"] else 0
+    placed = _placed(merging, journey.fresh, newest, is_child=is_child)
+    return transcripts.additions(base, [*base["messages"], *placed])
 
 
-async def _import_whole(merging: _Merge, base: Transcript, fresh: list[Message]) -> Transcript:
-    """The session exists nowhere at home: it was new, or was deleted. It is imported as it should look."""
-    home = merging.origin.directory
-    shifted = base if base["messages"] else transcripts.shift(_clean_info(base), merging.delta_ms)
-    newest = transcripts.newest_ms(shifted) if base["messages"] else 0
-    whole = transcripts.additions(shifted, [*merging.closed(base)["messages"], *_placed(merging, fresh, newest)])
-    for child, one in merging.back.children.items():
-        await _bring_child(merging, child, one, home)
-    await _import(merging, whole, Path(home))
-    await _prove(merging, whole, None)
-    return whole
-
-
-async def _import_copy(merging: _Merge, base: Transcript, current: Transcript, fresh: list[Message]) -> str:
+async def _import_copies(merging: _Merge, parent: transcripts.Journey, children: list[transcripts.Journey]) -> str:
     """The ids are decided once: a merge that is tried again makes no second copy."""
     plan = merging.folder.copy
     if not plan.exists():
-        copies = await asyncio.to_thread(_copies, merging, base, fresh)
+        stayed = await _stayed(merging, children)
+        copies = await asyncio.to_thread(_copies, merging, parent, [*stayed, *children])
         await asyncio.to_thread(lambda: write_whole(plan, json.dumps(copies).encode()))
-    parent, *children = await asyncio.to_thread(lambda: json.loads(plan.read_bytes()))
-    for one in (*children, parent):
-        await _import(merging, one, Path(current["info"]["directory"]))
+    first, *others = await asyncio.to_thread(lambda: json.loads(plan.read_bytes()))
+    for one in (*others, first):
+        await _import(merging, one, Path(merging.origin.directory))
         await _prove(merging, one, None)
-    return str(parent["info"]["id"])
+    return str(first["info"]["id"])
 
 
-def _copies(merging: _Merge, base: Transcript, fresh: list[Message]) -> list[Transcript]:
-    placed = _placed(merging, fresh, transcripts.newest_ms(base))
-    children = [transcripts.shift(_clean_info(one), merging.delta_ms) for one in merging.back.children.values()]
-    closed = merging.closed(base)
-    return transcripts.as_copy(closed, placed, children, host=merging.record.host, now_ms=merging.now_ms)
+def _copies(merging: _Merge, parent: transcripts.Journey, children: list[transcripts.Journey]) -> list[Transcript]:
+    whole = _whole(merging, parent)
+    left = len(parent.left["messages"])
+    family = [_whole(merging, child, is_child=True) for child in children]
+    base = transcripts.additions(whole, whole["messages"][:left])
+    return transcripts.as_copy(base, whole["messages"][left:], family, host=merging.record.host, now_ms=merging.now_ms)
 
 
 def _placed(merging: _Merge, messages: list[Message], newest_ms: int, *, is_child: bool = False) -> list[Message]:
@@ -200,6 +205,7 @@ async def _import(merging: _Merge, transcript: Transcript, directory: Path) -> N
     source = merging.folder.scratch("import.json")
     await asyncio.to_thread(lambda: write_whole(source, transcripts.dump(transcript)))
     await merging.program.import_(source, transcript["info"]["id"], directory)
+    await reach("merge.imported")
 
 
 async def _prove(merging: _Merge, expected: Transcript, before: Transcript | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -59,14 +60,19 @@ class Link:
         self._connection = None
         await self._stack.aclose()
 
-    async def again(self, on_failure: Callable[[HostUnreachableError], None]) -> Connection:
-        """Connect anew until it works, with a growing, jittered delay; the caller sets the deadline."""
+    async def again(self, on_failure: Callable[[HostUnreachableError], None], *, patience_s: float) -> Connection:
+        """Connect anew until it works, with a growing, jittered delay.
+
+        Raises the last HostUnreachableError once `patience_s` seconds have passed.
+        """
         await self.drop()
-        delay_s = 0.5
+        delay_s, end = 0.5, time.monotonic() + patience_s
         while True:
             try:
                 return await self.connection()
             except HostUnreachableError as error:
                 on_failure(error)
+                if time.monotonic() > end:
+                    raise
             await self._sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)

@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from remote_dispatch.dispatch.settle import is_home, is_idle, settle
+from remote_dispatch.dispatch.settle import is_collected, is_home, settle
 from remote_dispatch.dispatch.stages import clean_up, look, stop
 from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError
 from remote_dispatch.model import State
@@ -46,21 +46,32 @@ def _unreachable(record: Dispatch) -> Dispatch:
 
 async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:
     """End the run with all its processes. What was done so far is exported there, and can be collected."""
-    if record.state.is_end or record.state is State.FINISHED:
+    if is_over(record):
         return record
-    if record.run_directory is None:
-        return store.update(record.id, _cancelled)
+    if record.state is State.NEW:
+        store.folder(record.id).drop_outgoing()
+        return store.update(record.id, lambda current: _cancelled(current).but(is_cleaned_up=True))
     connection = await link.connection()
     status = await stop(connection, record)
-    if is_idle(status):
-        await clean_up(connection, record)
-        return store.update(record.id, lambda current: _cancelled(current).but(is_cleaned_up=True))
+    if not status.started and status.outcome is None and status.held != "yes":
+        # Recorded first: a sender that still copies looks before it launches.
+        store.update(record.id, _cancelled)
+        is_removed = await clean_up(connection, record)
+        store.folder(record.id).drop_outgoing()
+        return store.update(record.id, lambda current: current.but(is_cleaned_up=is_removed))
     if status.outcome is None and status.held == "yes":
         raise DeadlinePassedError(
             f"{record.host}: the runner of `{record.name}` has not ended yet",
             hint=f"try `remote-dispatch cancel {record.name}` again",
         )
     return store.update(record.id, lambda current: settle(current, status))
+
+
+def is_over(record: Dispatch) -> bool:
+    """Whether nothing of it can be running: a lost one's OpenCode may have outlived its runner."""
+    if record.state is State.LOST:
+        return is_collected(record)
+    return record.state.is_end or record.state is State.FINISHED
 
 
 def _cancelled(record: Dispatch) -> Dispatch:

@@ -12,7 +12,7 @@ from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.collect import read_back
 from remote_dispatch.dispatch.tasks import as_itself, together
 from remote_dispatch.errors import IntegrityError, UsageError
-from remote_dispatch.model import Origin, State, Travel
+from remote_dispatch.model import Origin, Travel
 from remote_dispatch.runner.job import Payload, SessionFile
 from remote_dispatch.text import clean
 
@@ -43,6 +43,10 @@ class Source:
     tool_outputs: dict[str, Path] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     is_new: bool = False
+    changed_ms: int = 0
+    """When the session was last written to, by the clock of this machine."""
+    database: str | None = None
+    """Which database it is in: see opencode/identity.sh."""
 
     @property
     def family(self) -> tuple[Transcript, ...]:
@@ -69,7 +73,15 @@ async def read_source(program: Program, session_id: str, folder: Folder) -> Sour
 
     session, (surroundings, children) = await together(program.export(session_id, folder.session), around())
     outputs, warnings = _tool_outputs((session, *children.values()), surroundings.data_directory)
-    return Source(session, children, surroundings.todos, outputs, warnings)
+    return Source(
+        session,
+        children,
+        surroundings.todos,
+        outputs,
+        warnings,
+        changed_ms=surroundings.changed_ms,
+        database=surroundings.database_identity,
+    )
 
 
 async def _export_children(program: Program, ids: Collection[str], folder: Folder) -> dict[str, Transcript]:
@@ -113,13 +125,9 @@ def make_outgoing(
     *,
     now_ms: int,
     kept: Collection[str],
-    is_at_work: bool,
 ) -> Outgoing:
-    """Make the copies that travel. `kept` has the ids that are in back-files of earlier dispatches of this session.
-
-    Where one of those may still be at work there (`is_at_work`), its copy is left alone.
-    """
-    is_held, replaces = (True, False) if is_at_work else _host_copy(source, probed, kept)
+    """Make the copies that travel. `kept` has the ids that are in back-files of earlier dispatches of this session."""
+    is_held, replaces = (True, False) if request.is_copy else _host_copy(source, probed, kept)
     id_map = transcripts.fresh_ids(source.family, now_ms) if is_held and not replaces else {}
     newest = max(transcripts.newest_ms(one) for one in source.family)
     shift_ms = transcripts.outward_shift_ms(newest, now_ms + probed.facts.clock_offset_ms)
@@ -149,6 +157,7 @@ def make_outgoing(
             id_map=id_map,
             replaces=replaces,
             children=tuple(source.children),
+            opencode=None if probed.facts.opencode is None else str(probed.facts.opencode),
         ),
     )
 
@@ -172,14 +181,6 @@ def kept_ids(store: Store, session_id: str | None) -> frozenset[str]:
                 with suppress(IntegrityError):
                     ids |= ids_of([read_back(path, None)])
     return frozenset(ids)
-
-
-def is_at_work(store: Store, session_id: str | None, host: str) -> bool:
-    """Whether an earlier dispatch of the session to this host has not ended, as far as is known here."""
-    return session_id is not None and any(
-        record.request.session_id == session_id and record.host == host and record.state.rank < State.FINISHED.rank
-        for record in store.all()
-    )
 
 
 def ids_of(family: Collection[Transcript]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Lines 1 to 6 of the main path: from a local session to a runner at work on the host."""
+"""Lines 1 to 4 of the main path: from a local session to a record with everything that is to leave."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.choose import Choice, choose
+from remote_dispatch.dispatch.ownership import check_away, check_here, check_there
 from remote_dispatch.dispatch.permissions import permit, tool_output_pattern
 from remote_dispatch.dispatch.prepare import (
     Outgoing,
     Source,
-    is_at_work,
     kept_ids,
     make_outgoing,
     new_source,
@@ -22,21 +22,13 @@ from remote_dispatch.dispatch.prepare import (
     read_source,
 )
 from remote_dispatch.dispatch.report import Step
-from remote_dispatch.dispatch.settle import settle
-from remote_dispatch.dispatch.stages import clean_up, launch, stage_in
 from remote_dispatch.dispatch.tasks import together
-from remote_dispatch.errors import (
-    DeadlinePassedError,
-    HostNotReadyError,
-    HostUnreachableError,
-    IntegrityError,
-    RemoteDispatchError,
-    UsageError,
-)
-from remote_dispatch.model import Dispatch, Permissions, State
+from remote_dispatch.errors import HostNotReadyError, UsageError
+from remote_dispatch.failpoints import reach
+from remote_dispatch.model import Dispatch, Moment, Permissions, State
 from remote_dispatch.opencode.probe import Probed, probe
 from remote_dispatch.runner.brief import brief
-from remote_dispatch.runner.job import Job, Payload
+from remote_dispatch.runner.job import Job, Payload, files_for
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -57,28 +49,47 @@ class Plan:
     outgoing: Outgoing
 
 
-async def hand_over(
+async def record_dispatch(
     request: DispatchRequest, link: Link, store: Store, program: Program | None, report: Report
 ) -> Dispatch:
-    """Send a session to its host and return once the host has it and works on it.
+    """Decide everything, keep all that is to leave, and record the dispatch as `new`. Nothing has left then.
 
-    Nothing is changed on either side before agent, model and OpenCode there are known to fit. On failure after the
-    record was stored, the record says how far it came. `program` may be None for a new session.
+    Nothing is changed on either side before agent, model and OpenCode there are known to fit. `program` may be None
+    for a new session. Raises DivergedError when the session is at work, here or there.
     """
     store.check_name(request.name)
-    folder = store.reserve(datetime.now(UTC))
-    try:
+    with store.reserved(datetime.now(UTC)) as folder:
         # Alone with this session until the record is there: a second hand-over must see the first.
         async with store.held(request.session_id or folder.path.name):
+            await check_away(request, link, store)
+            await reach("plan.before")
             plan = await make_plan(request, link, store, program, folder, report)
-            record = store.create(folder, request, datetime.now(UTC))
-    finally:
-        store.discard(folder)
-    try:
-        return await carry_out(record, plan, link, store, report)
-    except RemoteDispatchError as error:
-        error.dispatch = record.id
-        raise
+            await reach("plan.after")
+
+            def complete(name: str) -> Dispatch:
+                record = _recorded(folder.path.name, name, request, plan)
+                folder.keep_outgoing(files_for(_job(record, plan, link.host)))
+                return record
+
+            record = await asyncio.to_thread(store.create, request.name, complete)
+        await reach("record.after")
+    return record
+
+
+def _recorded(dispatch_id: str, name: str, request: DispatchRequest, plan: Plan) -> Dispatch:
+    facts = plan.probed.facts
+    return Dispatch(
+        id=dispatch_id,
+        name=name,
+        request=request,
+        history=(Moment(state=State.NEW, at=datetime.now(UTC)),),
+        origin=origin_of(plan.source),
+        travel=plan.outgoing.travel,
+        run_directory=str(facts.state_directory / dispatch_id),
+        remote_directory=clean(str(facts.directory), 4096),
+        session_id=request.session_id or plan.source.session["info"]["id"],
+        warnings=plan.source.warnings,
+    )
 
 
 async def make_plan(
@@ -88,6 +99,9 @@ async def make_plan(
     host = link.host
     check_host(host)
     source, probed = await _both(request, link, program, folder, report)
+    now_ms = int(time.time() * 1000)
+    check_here(request, source, now_ms)
+    check_there(request, host.name, probed, source.database)
     origin = origin_of(source)
     try:
         choice = choose(request, host, origin, probed.catalogue)
@@ -98,68 +112,12 @@ async def make_plan(
         probed = await _probe(request, link, report, fresh=True)
         choice = choose(request, host, origin, probed.catalogue)
     kept = kept_ids(store, request.session_id) if probed.holds_session else frozenset[str]()
-    at_work = is_at_work(store, request.session_id, host.name)
     permitted = permit(request, host, choice, probed.catalogue, probed.facts, folder.path.name)
-    now_ms = int(time.time() * 1000)
     outgoing = await asyncio.to_thread(
-        make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept, is_at_work=at_work
+        make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept
     )
     _check_space(host.name, probed, outgoing)
     return Plan(source, probed, choice, outgoing)
-
-
-async def carry_out(record: Dispatch, plan: Plan, link: Link, store: Store, report: Report) -> Dispatch:
-    """Lines 4 to 6: the record first, then the files, then the runner."""
-    record = store.update(record.id, lambda current: _staging(current, plan))
-    report(Step("stage", f"copying the session to {record.host} as `{record.name}`", record.name))
-    connection = await link.connection()
-    try:
-        await stage_in(connection, plan.probed.facts.state_directory / record.id, _job(record, plan, link.host))
-        chosen = f"`{plan.choice.agent}` with {plan.choice.model}"
-        report(Step("launch", f"{record.host} imports it, {chosen} will work on it", record.name))
-        status = await launch(connection, record)
-    except (HostNotReadyError, IntegrityError) as error:
-        await _abandon(record, link, store, State.FAILED, error.kind, error.message)
-        raise
-    except (HostUnreachableError, DeadlinePassedError) as error:
-        error.hint = f"nothing is lost here; `remote-dispatch show {record.name}` tells whether it was launched"
-        raise
-    record = store.update(record.id, lambda current: settle(current, status))
-    if status.outcome is not None and not status.outcome.is_started:
-        await _abandon(record, link, store, record.state, record.kind, record.detail)
-        raise HostNotReadyError(record.host, record.detail or "the runner ended before it began", hint=_NOTHING_RAN)
-    return record
-
-
-_NOTHING_RAN = "nothing ran there, and the local session is as it was; put the cause right and send it again"
-
-
-def _staging(record: Dispatch, plan: Plan) -> Dispatch:
-    facts = plan.probed.facts
-    return record.advance(
-        State.STAGING,
-        datetime.now(UTC),
-        origin=origin_of(plan.source),
-        travel=plan.outgoing.travel,
-        run_directory=str(facts.state_directory / record.id),
-        remote_directory=clean(str(facts.directory), 4096),
-        session_id=record.request.session_id or plan.source.session["info"]["id"],
-        warnings=plan.source.warnings,
-    )
-
-
-async def _abandon(record: Dispatch, link: Link, store: Store, state: State, kind: str | None, why: str | None) -> None:
-    """Remove what was copied, since nothing ran; otherwise the record says where it is."""
-    try:
-        is_removed = await clean_up(await link.connection(), record)
-    except RemoteDispatchError:
-        is_removed = False
-    left = "" if is_removed else f"; the copied files are still there, in {record.run_directory}"
-    detail = f"{(why or '').removeprefix(f'{record.host}: ')}{left}"
-    now = datetime.now(UTC)
-    store.update(
-        record.id, lambda current: current.advance(state, now, kind=kind, detail=detail, is_cleaned_up=is_removed)
-    )
 
 
 def check_host(host: Host) -> None:

@@ -22,8 +22,15 @@ def is_home(record: Dispatch) -> bool:
 
 
 def is_collected(record: Dispatch) -> bool:
-    """Whether the whole result is in a session of this machine."""
-    return record.collected in (Collected.WHOLE, Collected.COPY)
+    """Whether all that the host has of the result is in a session of this machine."""
+    return record.collected is not Collected.NONE
+
+
+def is_recoverable(status: RunStatus) -> bool:
+    """Whether it was started, and the host has more than the run directory shows: exporting anew brings it."""
+    if status.outcome is None:
+        return status.is_lost
+    return status.outcome.is_started and status.outcome.back_sha256 is None
 
 
 def is_idle(status: RunStatus) -> bool:
@@ -33,9 +40,9 @@ def is_idle(status: RunStatus) -> bool:
 
 def settle(record: Dispatch, status: RunStatus) -> Dispatch:
     """Bring the stored state up to what the run directory shows. Raises TaskFailedError when that is gone too early."""
-    now = datetime.now(UTC)
     if not status.exists:
-        return _gone(record, now)
+        return _gone(record)
+    now = datetime.now(UTC)
     changes: dict[str, Any] = {"unreachable_since": None}
     if status.directory is not None:
         changes["remote_directory"] = clean(str(status.directory), _PATH_LIMIT)
@@ -44,8 +51,7 @@ def settle(record: Dispatch, status: RunStatus) -> Dispatch:
     if status.outcome is not None:
         return _ended(record, status.outcome, now, changes)
     if status.is_lost:
-        detail = f"the runner was killed on the host and left no outcome; {whereabouts(record)}"
-        return record.advance(State.LOST, now, kind="lost", detail=detail, **changes)
+        return _lost(record, now, changes)
     return record.but(**changes) if is_idle(status) else record.advance(State.RUNNING, now, **changes)
 
 
@@ -58,19 +64,26 @@ def whereabouts(record: Dispatch) -> str:
     )
 
 
-def _gone(record: Dispatch, now: datetime) -> Dispatch:
+def _gone(record: Dispatch) -> Dispatch:
     if record.state.is_end or record.is_cleaned_up:
         return record
     if record.state.rank <= State.STAGING.rank:
-        return record.advance(State.FAILED, now, kind="never-sent", detail="it never reached the host; nothing ran")
+        return record.but(unreachable_since=None)
     raise TaskFailedError(
         f"{record.host}: the run directory of `{record.name}` is gone",
         hint="was it collected from another machine, or removed by hand?",
     )
 
 
+def _lost(record: Dispatch, now: datetime, changes: dict[str, Any]) -> Dispatch:
+    detail = f"the runner was killed on the host; {whereabouts(record)}"
+    return record.advance(State.LOST, now, kind="lost", detail=detail, **changes)
+
+
 def _ended(record: Dispatch, outcome: Outcome, now: datetime, changes: dict[str, Any]) -> Dispatch:
     """A run without a back-file has failed; with one, the verdict waits for it. A cancelled run is that anyway."""
+    if outcome.problem == "lost":
+        return _lost(record, now, changes)
     if outcome.back_sha256 is not None and outcome.problem != "terminated":
         if outcome.problem is not None:
             changes |= {"kind": outcome.problem, "detail": f"the run on {record.host} ended with a fault"}

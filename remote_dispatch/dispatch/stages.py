@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
 from remote_dispatch.errors import HostNotReadyError, IntegrityError, TaskFailedError
-from remote_dispatch.runner.job import files_for
 from remote_dispatch.runner.scripts import script
 from remote_dispatch.runner.status import LaunchState, parse_clean, parse_launch, parse_status
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import PurePosixPath
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from remote_dispatch.model import Dispatch
     from remote_dispatch.remote.connection import Connection
-    from remote_dispatch.runner.job import Job
     from remote_dispatch.runner.status import RunStatus
 
 T = TypeVar("T")
 
-STATUS_TIMEOUT_S = 10.0
+STATUS_TIMEOUT_S = 60.0
+"""Longer than it takes to notice that the link is dead."""
 EVENTS_TIMEOUT_S = 300.0
 UPLOAD_TIMEOUT_S = 3600.0
 LAUNCH_WAIT_S = 600
@@ -38,28 +38,41 @@ PROBLEMS = {
 """What the runner's words for a problem mean."""
 
 
-async def stage_in(connection: Connection, run_directory: PurePosixPath, job: Job) -> None:
+async def stage_in(
+    connection: Connection, record: Dispatch, files: Mapping[str, bytes | Path], *, is_resumed: bool
+) -> None:
     """Copy everything the runner needs; the launcher checks it against the manifest."""
-    await connection.upload(run_directory, files_for(job), timeout_s=UPLOAD_TIMEOUT_S)
+    run_directory = PurePosixPath(path_of(record))
+    await connection.upload(run_directory, files, timeout_s=UPLOAD_TIMEOUT_S, is_resumed=is_resumed)
 
 
-async def launch(connection: Connection, record: Dispatch) -> RunStatus:
+async def launch(connection: Connection, record: Dispatch) -> LaunchState:
     """Start the runner, detached, and return once the import is proved and the brief runs, or the runner has ended.
 
-    A second launch of the same dispatch does nothing. Raises HostNotReadyError when no runner came up, IntegrityError
-    when a file arrived damaged.
+    A second launch of the same dispatch does nothing. Raises HostNotReadyError when no runner came up.
     """
-    completed = await connection.run(
-        script("launch"), path_of(record), str(LAUNCH_WAIT_S), timeout_s=LAUNCH_WAIT_S + 60.0
-    )
-    state = _read(record, lambda: parse_launch(completed.stdout))
-    if state is LaunchState.DAMAGED:
-        raise IntegrityError(f"{record.host}: a file arrived damaged", hint="nothing ran there; send it again")
+    state = await _launched(connection, record)
     if state in (LaunchState.FAILED, LaunchState.ABSENT):
         raise HostNotReadyError(
             record.host, "the runner did not start", hint="is the home directory there full, or read-only?"
         )
-    return await look(connection, record)
+    return state
+
+
+async def recover(connection: Connection, record: Dispatch) -> None:
+    """Start a runner that only exports what OpenCode has of a run that left no result. Again does nothing."""
+    if await _launched(connection, record, "recover") in (LaunchState.FAILED, LaunchState.ABSENT):
+        raise HostNotReadyError(
+            record.host,
+            "no runner came up to export the session again",
+            hint="is the home directory there full, or read-only?",
+        )
+
+
+async def _launched(connection: Connection, record: Dispatch, *what: str) -> LaunchState:
+    values = (path_of(record), str(LAUNCH_WAIT_S), *what)
+    completed = await connection.run(script("launch"), *values, timeout_s=LAUNCH_WAIT_S + 60.0)
+    return _read(record, lambda: parse_launch(completed.stdout))
 
 
 async def look(connection: Connection, record: Dispatch) -> RunStatus:

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from pydantic import ValidationError
 
 from remote_dispatch.dispatch.names import new_id, new_name
 from remote_dispatch.errors import ConfigurationError, DeadlinePassedError, UnknownNameError, UsageError
-from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Dispatch, DispatchRequest, Moment, State
+from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Dispatch
+from remote_dispatch.runner.directory import MANIFEST
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 _RECORD = "record.json"
+_PLANNING = "planning"
 HELD_POLL_S = 0.2
+NEW_S = 60.0
 HELD_LIMIT_S = 1800.0
 
 
@@ -49,6 +53,29 @@ class Folder:
     def events(self) -> Path:
         """The host's events, once collected."""
         return self.path / "events.jsonl"
+
+    @property
+    def outgoing(self) -> Path:
+        """The files of the run directory as they leave, until the host is seen to work on them."""
+        return self.path / "outgoing"
+
+    def outgoing_files(self) -> dict[str, Path]:
+        """Every file of the run directory by its name there, the manifest last; nothing once they are gone."""
+        files = sorted(path for path in self.outgoing.rglob("*") if path.is_file())
+        names = {path.relative_to(self.outgoing).as_posix(): path for path in files}
+        return {name: names[name] for name in sorted(names, key=lambda name: (name == MANIFEST, name))}
+
+    def keep_outgoing(self, files: Mapping[str, bytes | Path]) -> None:
+        """Keep what is to leave, flushed. The record is stored after it: without one it counts as nothing."""
+        for name, content in files.items():
+            target = self.outgoing / name
+            make_private(target.parent)
+            _write_flushed(target, content if isinstance(content, bytes) else content.read_bytes())
+        _flush_directory(self.outgoing)
+
+    def drop_outgoing(self) -> None:
+        """Remove what has arrived."""
+        shutil.rmtree(self.outgoing, ignore_errors=True)
 
     def child(self, session_id: str) -> Path:
         """A sub-agent's session as it was before it left."""
@@ -92,19 +119,34 @@ class Store:
         """The directory of one dispatch; it need not exist."""
         return Folder(self.root / dispatch_id)
 
-    def reserve(self, now: datetime) -> Folder:
-        """Make the directory of a dispatch to come; its name is the id."""
+    @contextmanager
+    def reserved(self, now: datetime) -> Iterator[Folder]:
+        """Make the directory of a dispatch to come; its name is the id. Without a record at the end it is removed."""
         folder = self.folder(new_id(now))
         for name in ("children", "back-children"):
             make_private(folder.path / name)
         for directory in (self.root, folder.path):
             directory.chmod(0o700)
-        return folder
+        with os.fdopen(os.open(folder.path / _PLANNING, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
+            _is_taken(lock)
+            try:
+                yield folder
+            finally:
+                if (folder.path / _RECORD).exists():
+                    (folder.path / _PLANNING).unlink(missing_ok=True)
+                else:
+                    shutil.rmtree(folder.path, ignore_errors=True)
 
-    def discard(self, folder: Folder) -> None:
-        """Remove a directory whose dispatch was never recorded."""
-        if not (folder.path / _RECORD).exists():
-            shutil.rmtree(folder.path, ignore_errors=True)
+    def sweep(self) -> list[str]:
+        """Remove what ended senders left without a record, and locks that nobody holds; returns what was removed."""
+        gone = [path.name for path in self._folders() if not (path / _RECORD).exists() and _clear(path)]
+        return gone + [path.name for path in self._locks.glob("*") if _unlink_free(path)]
+
+    def remove(self, record: Dispatch) -> None:
+        """Remove everything that is kept of a dispatch; its record goes first."""
+        folder = self.folder(record.id)
+        (folder.path / _RECORD).unlink(missing_ok=True)
+        shutil.rmtree(folder.path)
 
     def check_name(self, name: str | None) -> None:
         """Raise UsageError when a dispatch cannot be called so. None is fine: a name is made up then."""
@@ -115,13 +157,14 @@ class Store:
             )
         self._free_name(name)
 
-    def create(self, folder: Folder, request: DispatchRequest, now: datetime) -> Dispatch:
-        """Record a dispatch under the asked name, or a new one. Raises UsageError when the name is taken or odd."""
-        self.check_name(request.name)
+    def create(self, asked: str | None, complete: Callable[[str], Dispatch]) -> Dispatch:
+        """Record a dispatch under the asked name, or a new one. Raises UsageError when the name is taken or odd.
+
+        `complete` gets the name, keeps whatever must not be missing once the record is there, and returns the record.
+        """
+        self.check_name(asked)
         with _alone_in(self.root):
-            name = self._free_name(request.name)
-            history = (Moment(state=State.NEW, at=now),)
-            return self.save(Dispatch(id=folder.path.name, name=name, request=request, history=history))
+            return self.save(complete(self._free_name(asked)))
 
     def save(self, record: Dispatch) -> Dispatch:
         """Write the record, durably, and return it."""
@@ -153,18 +196,16 @@ class Store:
     @asynccontextmanager
     async def held(self, key: str) -> AsyncIterator[None]:
         """Be the only process that sends or merges this local session (its id); wait for another one to end first."""
-        locks = self.root.parent / "locks"
-        make_private(locks)
-        name = locks / key
-        with os.fdopen(os.open(name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
-            try:
-                async with asyncio.timeout(HELD_LIMIT_S):
-                    while not _is_taken(lock):  # noqa: ASYNC110 - another process sets no event
-                        await asyncio.sleep(HELD_POLL_S)
-            except TimeoutError as error:
-                raise DeadlinePassedError(
-                    "another command still sends or merges this session", hint="try again later"
-                ) from error
+        make_private(self._locks)
+        try:
+            async with asyncio.timeout(HELD_LIMIT_S):
+                while (lock := _lock(self._locks / key)) is None:  # noqa: ASYNC110 - another process sets no event
+                    await asyncio.sleep(HELD_POLL_S)
+        except TimeoutError as error:
+            raise DeadlinePassedError(
+                "another command still sends or merges this session", hint="try again later"
+            ) from error
+        with lock:
             yield
 
     def all(self) -> list[Dispatch]:
@@ -176,11 +217,17 @@ class Store:
         """Return the ids of the dispatches whose records cannot be read: broken, or of a newer remote-dispatch."""
         return [path.parent.name for path in self._records() if self._try(path) is None]
 
-    def _records(self) -> list[Path]:
+    @property
+    def _locks(self) -> Path:
+        return self.root.parent / "locks"
+
+    def _folders(self) -> list[Path]:
         if not self.root.is_dir():
             return []
-        folders = sorted(path for path in self.root.iterdir() if DISPATCH_ID.fullmatch(path.name))
-        return [path / _RECORD for path in folders if (path / _RECORD).exists()]
+        return sorted(path for path in self.root.iterdir() if DISPATCH_ID.fullmatch(path.name))
+
+    def _records(self) -> list[Path]:
+        return [path / _RECORD for path in self._folders() if (path / _RECORD).exists()]
 
     def _try(self, path: Path) -> Dispatch | None:
         try:
@@ -223,6 +270,41 @@ def _is_taken(lock: BinaryIO) -> bool:
     return True
 
 
+def _lock(path: Path) -> BinaryIO | None:
+    """Take a lock file; None when it is held. It counts only under its name: a sweep may have removed it meanwhile."""
+    lock = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+    try:
+        if _is_taken(lock) and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
+            return lock
+    except FileNotFoundError:
+        pass
+    lock.close()
+    return None
+
+
+def _unlink_free(path: Path) -> bool:
+    """Remove a lock file that nobody holds, while holding it: whoever waits for it sees that its name is gone."""
+    try:
+        lock = _lock(path)
+    except OSError:
+        return False
+    if lock is None:
+        return False
+    with lock:
+        path.unlink()
+    return True
+
+
+def _clear(folder: Path) -> bool:
+    """Remove a directory without a record, unless its sender lives, or has only just made it."""
+    planning = folder / _PLANNING
+    is_new = time.time() - folder.stat().st_mtime < NEW_S
+    if not (_unlink_free(planning) if planning.exists() else not is_new):
+        return False
+    shutil.rmtree(folder, ignore_errors=True)
+    return True
+
+
 def default_store(environment: Mapping[str, str]) -> Store:
     """The store of this user: REMOTE_DISPATCH_STATE, or the platform's state directory."""
     if asked := environment.get("REMOTE_DISPATCH_STATE"):
@@ -238,6 +320,21 @@ def make_private(path: Path) -> None:
         place.mkdir(mode=0o700, exist_ok=True)
 
 
+def _write_flushed(path: Path, data: bytes) -> None:
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _flush_directory(path: Path) -> None:
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file beside its place, flush it to the disk, rename it: nobody sees half of it. Mode 0600."""
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{re.sub('[^a-z]', '', path.name)}-")
@@ -250,8 +347,4 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    _flush_directory(path.parent)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from remote_dispatch.dispatch.settle import is_home, settle
+from remote_dispatch.dispatch.settle import is_home, is_recoverable, settle
 from remote_dispatch.errors import TaskFailedError
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
 from remote_dispatch.runner.status import RunStatus
@@ -110,9 +110,30 @@ def test_a_run_directory_that_is_gone_is_an_error_while_something_is_expected_th
             settle(a_record(state, **RUN), RunStatus(exists=False))
 
 
-def test_a_dispatch_that_never_reached_its_host_has_failed_and_nothing_ran() -> None:
-    settled = settle(a_record(State.STAGING, **RUN), RunStatus(exists=False))
-    assert (settled.state, settled.kind) == (State.FAILED, "never-sent")
+@pytest.mark.parametrize("state", [State.NEW, State.STAGING])
+def test_a_dispatch_that_never_reached_its_host_can_still_be_sent(state: State) -> None:
+    settled = settle(a_record(*([] if state is State.NEW else [state]), **RUN), RunStatus(exists=False))
+    assert settled.state is state
+
+
+def test_a_run_whose_session_was_exported_after_its_runner_was_killed_is_lost() -> None:
+    record = _settled(a_record(State.RUNNING, **RUN), outcome=_outcome(problem="lost", back_sha256=DIGEST))
+    assert (record.state, record.kind) == (State.LOST, "lost")
+
+
+@pytest.mark.parametrize(
+    ("shown", "expected"),
+    [
+        ({"started": True, "held": "dead"}, True),
+        ({"started": True, "held": "yes"}, False),
+        ({"held": "dead"}, False),
+        ({"outcome": _outcome(problem="export-failed")}, True),
+        ({"outcome": _outcome(back_sha256=DIGEST)}, False),
+        ({"outcome": _outcome(problem="import-refused", started=False)}, False),
+    ],
+)
+def test_only_what_was_started_and_left_no_result_is_exported_again(*, shown: dict[str, Any], expected: bool) -> None:
+    assert is_recoverable(RunStatus(exists=True, **shown)) is expected
 
 
 def test_a_dispatch_that_was_staged_and_never_launched_is_neither_running_nor_lost() -> None:
@@ -143,7 +164,7 @@ def test_a_run_directory_that_we_removed_may_be_gone() -> None:
         (State.CANCELLED, Collected.COPY, True, True),
         (State.DONE, Collected.WHOLE, False, False),
         (State.LOST, Collected.NONE, True, False),
-        (State.FAILED, Collected.PARTIAL, True, False),
+        (State.LOST, Collected.PARTIAL, True, True),
         (State.FINISHED, Collected.WHOLE, True, False),
     ],
 )

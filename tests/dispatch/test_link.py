@@ -71,7 +71,7 @@ async def test_delays_grow_with_jitter_up_to_half_a_minute() -> None:
     way = Way(*(HostUnreachableError("box", "no route") for _ in range(12)))
     heard: list[HostUnreachableError] = []
     async with way.link() as link:
-        await link.again(heard.append)
+        await link.again(heard.append, patience_s=60)
     assert len(heard) == len(way.delays) == 12
     full = [min(0.5 * 2**number, LONGEST_DELAY_S) for number in range(12)]
     assert all(whole / 2 <= delay <= whole for delay, whole in zip(way.delays, full, strict=True))
@@ -79,9 +79,16 @@ async def test_delays_grow_with_jitter_up_to_half_a_minute() -> None:
     assert any(later / earlier not in (1, 2) for earlier, later in pairwise(way.delays))
 
 
+async def test_patience_has_an_end_and_the_last_failure_is_told() -> None:
+    way = Way(HostUnreachableError("box", "first"), HostUnreachableError("box", "last"))
+    async with way.link() as link:
+        with pytest.raises(HostUnreachableError, match="first"):
+            await link.again(lambda _: None, patience_s=-1)
+
+
 async def test_a_refused_login_is_not_tried_again() -> None:
     way = Way(AuthenticationError("box", "no key was accepted"))
     async with way.link() as link:
         with pytest.raises(AuthenticationError):
-            await link.again(lambda _: None)
+            await link.again(lambda _: None, patience_s=60)
     assert way.delays == []

@@ -11,7 +11,7 @@ import pytest
 from remote_dispatch.dispatch import Link, Store, ask
 from remote_dispatch.errors import HostUnreachableError
 from remote_dispatch.model import Collected, State
-from tests.dispatch.values import a_host, a_request
+from tests.dispatch.values import a_host, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 async def test_a_host_that_does_not_answer_leaves_an_end_that_was_reached_meanwhile(tmp_path: Path) -> None:
     store = Store(tmp_path / "dispatches")
-    record = store.create(store.reserve(datetime.now(UTC)), a_request(), datetime.now(UTC))
+    record = stored(store)
     record = store.update(record.id, lambda one: one.advance(State.RUNNING, datetime.now(UTC), run_directory="/run"))
 
     class Meanwhile(AbstractAsyncContextManager["Connection"]):
@@ -38,5 +38,5 @@ async def test_a_host_that_does_not_answer_leaves_an_end_that_was_reached_meanwh
     async with Link(a_host(), lambda host: Meanwhile()) as link:
         with pytest.raises(HostUnreachableError):
             await ask(record, link, store)
-    stored = store.load(record.id)
-    assert (stored.state, stored.collected, stored.unreachable_since) == (State.DONE, Collected.WHOLE, None)
+    kept = store.load(record.id)
+    assert (kept.state, kept.collected, kept.unreachable_since) == (State.DONE, Collected.WHOLE, None)

@@ -15,7 +15,6 @@ from remote_dispatch.dispatch.prepare import (
     Outgoing,
     Source,
     ids_of,
-    is_at_work,
     kept_ids,
     make_outgoing,
     new_source,
@@ -24,10 +23,10 @@ from remote_dispatch.dispatch.prepare import (
 )
 from remote_dispatch.dispatch.store import Store
 from remote_dispatch.errors import UnknownNameError, UsageError
-from remote_dispatch.model import Model, Permissions, State
+from remote_dispatch.model import Model, Permissions
 from remote_dispatch.opencode.program import Program
 from remote_dispatch.remote.local import LocalConnection
-from tests.dispatch.values import NOON, SESSION, a_probe, a_request
+from tests.dispatch.values import NOON, SESSION, a_probe, a_request, stored
 from tests.rig.stub import OPENCODE_STUB, a_transcript
 
 if TYPE_CHECKING:
@@ -54,13 +53,11 @@ def _held(source: Source, *more: str) -> Probed:
 
 
 def _outgoing(
-    source: Source, probed: Probed | None = None, *, kept: frozenset[str] = frozenset(), at_work: bool = False
+    source: Source, probed: Probed | None = None, *, kept: frozenset[str] = frozenset(), is_copy: bool = False
 ) -> Outgoing:
     permitted = Permit(Permissions.DENY, {"bash": {"*": "deny"}, "question": "deny"})
-    asked = a_request(session_id=source.session["info"]["id"])
-    return make_outgoing(
-        source, asked, probed or a_probe(), CHOICE, permitted, now_ms=NOW_MS, kept=kept, is_at_work=at_work
-    )
+    asked = a_request(session_id=source.session["info"]["id"], is_copy=is_copy)
+    return make_outgoing(source, asked, probed or a_probe(), CHOICE, permitted, now_ms=NOW_MS, kept=kept)
 
 
 def _unpacked(file: SessionFile) -> dict[str, Any]:
@@ -109,10 +106,10 @@ def test_what_is_only_in_a_back_file_that_we_keep_may_go() -> None:
     assert (travel.id_map, travel.replaces) == ({}, True)
 
 
-def test_a_copy_that_may_be_at_work_is_never_replaced() -> None:
+def test_an_independent_copy_travels_under_fresh_ids_and_replaces_nothing() -> None:
     source = _source()
     for probed in (_held(source), a_probe()):
-        travel = _outgoing(source, probed, at_work=True).travel
+        travel = _outgoing(source, probed, is_copy=True).travel
         assert not travel.replaces
         assert travel.id_map
 
@@ -121,24 +118,11 @@ def test_kept_ids_are_those_of_back_files_of_this_session(tmp_path: Path) -> Non
     store = Store(tmp_path / "dispatches")
     mine, child, other = a_transcript("a", "b"), a_transcript("c"), a_transcript("d")
     for session, files in ((SESSION, {"back": mine, "child": child}), ("ses_other", {"back": other})):
-        folder = store.reserve(NOON)
-        store.save(store.create(folder, a_request(), NOON).but(session_id=session))
+        folder = store.folder(stored(store, session_id=session).id)
         for name, transcript in files.items():
             path = folder.back if name == "back" else folder.back_child(transcript["info"]["id"])
             path.write_bytes(gzip.compress(json.dumps(transcript).encode()))
     assert kept_ids(store, SESSION) == ids_of([mine, child])
-
-
-@pytest.mark.parametrize("state", list(State))
-def test_a_dispatch_is_at_work_until_it_ended(tmp_path: Path, state: State) -> None:
-    store = Store(tmp_path / "dispatches")
-    record = store.create(store.reserve(NOON), a_request(), NOON)
-    store.save(record.advance(state, NOON))
-    expected = state in (State.NEW, State.STAGING, State.RUNNING)
-    assert is_at_work(store, SESSION, "box") is expected
-    assert not is_at_work(store, SESSION, "another")
-    assert not is_at_work(store, "ses_other", "box")
-    assert not is_at_work(store, None, "box")
 
 
 # --- what else changes
@@ -204,6 +188,11 @@ async def _bring_in(program: Program, directory: Path, *transcripts: dict[str, A
         await program.import_(source, one["info"]["id"], directory)
 
 
+async def _read(program: Program, session: dict[str, Any], directory: Path) -> Source:
+    with Store(directory / "dispatches").reserved(NOON) as folder:
+        return await read_source(program, session["info"]["id"], folder)
+
+
 def _naming(data: Path, *names: str) -> dict[str, Any]:
     return a_transcript("hello", " ".join(f"{data}/tool-output/{name}" for name in names))
 
@@ -212,18 +201,14 @@ async def test_a_session_is_read_with_its_children_and_todos(program: Program, t
     source = _source()
     [child] = source.children.values()
     await _bring_in(program, tmp_path, source.session, child)
-    folder = Store(tmp_path / "dispatches").reserve(NOON)
-    read = await read_source(program, source.session["info"]["id"], folder)
+    read = await _read(program, source.session, tmp_path)
     assert ids_of(read.family) == ids_of(source.family)
-    assert folder.session.exists()
-    assert folder.child(child["info"]["id"]).exists()
     assert (read.todos, read.tool_outputs, read.warnings) == ((), {}, ())
 
 
 async def test_an_unknown_session_is_one_error_and_no_group(program: Program, tmp_path: Path) -> None:
-    folder = Store(tmp_path / "dispatches").reserve(NOON)
     with pytest.raises(UnknownNameError, match="no session"):
-        await read_source(program, SESSION, folder)
+        await _read(program, a_transcript("never brought in"), tmp_path)
 
 
 async def test_tool_outputs_travel_when_they_are_files_of_their_directory(
@@ -236,7 +221,7 @@ async def test_tool_outputs_travel_when_they_are_files_of_their_directory(
     (data / "tool-output/tool_one").write_text("long")
     (tmp_path / "secret").write_text("secret")
     (data / "tool-output/tool_link").symlink_to(tmp_path / "secret")
-    read = await read_source(program, session["info"]["id"], Store(tmp_path / "d").reserve(NOON))
+    read = await _read(program, session, tmp_path)
     assert read.tool_outputs == {"tool_one": data / "tool-output/tool_one"}
     assert read.warnings == ()
 
@@ -253,10 +238,9 @@ async def test_tool_outputs_are_bounded_in_number_and_size(
         (data / "tool-output" / name).write_text("x")
     with (data / "tool-output/tool_big").open("wb") as file:
         file.truncate(prepare.TOOL_OUTPUT_BYTES)
-    store = Store(tmp_path / "d")
-    read = await read_source(program, session["info"]["id"], store.reserve(NOON))
+    read = await _read(program, session, tmp_path)
     assert list(read.tool_outputs) == many[: prepare.TOOL_OUTPUT_FILES]
     [warning] = read.warnings
     assert warning.startswith("only 64 of 67 tool-output files travel")
-    read = await read_source(program, big["info"]["id"], store.reserve(NOON))
+    read = await _read(program, big, tmp_path)
     assert list(read.tool_outputs) == ["tool_small"]

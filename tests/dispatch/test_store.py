@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import threading
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from remote_dispatch.dispatch.names import new_id, new_name
 from remote_dispatch.dispatch.store import Store, default_store, write_whole
 from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
 from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Collected, State
-from tests.dispatch.values import NOON, a_request
+from tests.dispatch.values import NOON, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def _create(store: Store, name: str | None = None, seconds: int = 0) -> Dispatch:
-    now = NOON + timedelta(seconds=seconds)
-    return store.create(store.reserve(now), a_request(name=name), now)
+    return stored(store, NOON + timedelta(seconds=seconds), name=name)
 
 
 def _change(store: Store, record: Dispatch, **fields: Any) -> None:
@@ -73,13 +74,85 @@ def test_files_are_private_whatever_the_umask(store: Store) -> None:
         assert directory.stat().st_mode & 0o777 == 0o700
 
 
-def test_a_directory_that_was_never_recorded_can_be_discarded(store: Store) -> None:
-    folder = store.reserve(NOON)
-    store.discard(folder)
+def test_a_directory_that_was_never_recorded_is_removed(store: Store) -> None:
+    with store.reserved(NOON) as folder:
+        assert folder.path.exists()
     assert not folder.path.exists()
     record = _create(store)
-    store.discard(store.folder(record.id))
-    assert store.load(record.name) == record
+    assert sorted(path.name for path in store.folder(record.id).path.iterdir()) == [
+        "back-children",
+        "children",
+        "record.json",
+    ]
+
+
+# --- what ended senders leave
+
+
+def test_a_sweep_removes_what_has_no_record_and_no_sender(store: Store) -> None:
+    record = _create(store, "kumo")
+    dead = store.folder("20260102-120000-deaddead").path
+    dead.mkdir(parents=True)
+    (dead / "planning").touch()
+    (dead / "session.json").write_text("{}")
+    with store.reserved(NOON) as living:
+        assert store.sweep() == [dead.name]
+        assert living.path.exists()
+    assert not dead.exists()
+    assert store.load("kumo") == record
+
+
+def test_a_directory_that_was_only_just_made_is_not_swept(store: Store) -> None:
+    new = store.folder("20260102-120000-newnewne").path
+    new.mkdir(parents=True)
+    assert store.sweep() == []
+    os.utime(new, (0, 0))
+    assert store.sweep() == [new.name]
+
+
+async def test_a_sweep_removes_free_locks_and_leaves_held_ones(store: Store) -> None:
+    async with store.held("ses_free"):
+        pass
+    async with store.held("ses_held"):
+        assert store.sweep() == ["ses_free"]
+        assert [path.name for path in (store.root.parent / "locks").iterdir()] == ["ses_held"]
+
+
+async def test_who_waits_for_a_lock_that_is_swept_still_gets_one_alone(store: Store) -> None:
+    order: list[str] = []
+
+    async def take(name: str) -> None:
+        async with store.held("ses"):
+            order.append(f"{name} in")
+            await asyncio.sleep(0)
+            store.sweep()
+            order.append(f"{name} out")
+
+    await asyncio.gather(*(take(name) for name in "abc"))
+    assert [one.split()[1] for one in order] == ["in", "out"] * 3
+
+
+# --- what is to leave
+
+
+def test_outgoing_files_are_kept_as_they_are_and_the_manifest_comes_last(store: Store) -> None:
+    folder = store.folder(_create(store).id)
+    files = {"session.json.gz": b"packed", "param/env/KEY": b"secret", "a": b"", "manifest": b"sums", "runner.sh": b"#"}
+    folder.keep_outgoing(files)
+    kept = folder.outgoing_files()
+    assert {name: path.read_bytes() for name, path in kept.items()} == files
+    assert list(kept)[-1] == "manifest"
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in kept.values())
+    folder.drop_outgoing()
+    assert folder.outgoing_files() == {}
+
+
+def test_a_removed_dispatch_leaves_nothing(store: Store) -> None:
+    record = _create(store, "kumo")
+    store.folder(record.id).keep_outgoing({"a/b": b"x"})
+    store.remove(record)
+    assert list(store.root.iterdir()) == []
+    assert _create(store, "kumo").name == "kumo"
 
 
 def test_scratch_files_go_and_the_others_stay(store: Store) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.model import Dispatch, DispatchRequest, Host, Moment, RemoteFacts, State
 from remote_dispatch.opencode.catalogue import Agent, Catalogue
 from remote_dispatch.opencode.probe import Probed
+
+if TYPE_CHECKING:
+    from remote_dispatch.dispatch.store import Store
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, tzinfo=UTC)
 DISPATCH_ID = "20260102-120000-abcdefgh"
@@ -38,6 +41,19 @@ def a_record(*states: State, **fields: Any) -> Dispatch:
     history = tuple(Moment(state=state, at=NOON) for state in (State.NEW, *states))
     usual = {"id": DISPATCH_ID, "name": "kumo", "request": a_request(), "history": history}
     return Dispatch.model_validate({**usual, **fields})
+
+
+def stored(store: Store, now: datetime = NOON, /, **fields: Any) -> Dispatch:
+    """Record a dispatch in this store; a `name` that is asked for stands in the request."""
+    request = fields.pop("request", None) or a_request(name=fields.pop("name", None))
+    with store.reserved(now) as folder:
+
+        def complete(name: str) -> Dispatch:
+            history = (Moment(state=State.NEW, at=now),)
+            usual = {"id": folder.path.name, "name": name, "request": request, "history": history}
+            return Dispatch.model_validate({**usual, **fields})
+
+        return store.create(request.name, complete)
 
 
 def a_host(**fields: Any) -> Host:

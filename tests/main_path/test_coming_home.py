@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.main_path.texts import briefs, said
-from tests.rig.sshd import free_port
+from tests.rig.sshd import free_port, wait_until
 from tests.rig.stub import a_transcript
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_p23_a_back_file_that_is_being_written_is_not_taken(world: World) -> Non
     gate = world.host.home / "gate"
     world.host.set(STUB_FAULT="export-gate", STUB_GATE=gate)
     world.send("!say done", "--session", session, "--name", "kumo")
-    world.await_file(world.run_directories()[0] / "back.json.part")
+    wait_until(lambda: [*world.run_directories()[0].glob("back.json.*part")] != [], "no export began", timeout_s=20)
     ran = world.cli("collect", "kumo", "--no-wait", "--json")
     assert (ran.exit_code, ran.error["kind"]) == (6, "deadline")
     gate.touch()

@@ -16,13 +16,9 @@ SLOW_SUM = "#!/bin/sh\ntouch {reached}\nexec sleep 60\n"
 
 
 def test_a_session_that_came_home_from_fresh_ids_can_be_sent_there_again(world: World) -> None:
-    session = world.local_session()
-    gate = world.host.home / "gate"
-    world.send(f"!wait {gate}\n!say one", "--session", session, "--name", "one")
+    session = one_way_and_ended(world, "!say one")
     assert world.round_trip("!say two", "--session", session, "--name", "two").data["collected"] == "whole"
-    gate.touch()
-    world.await_end()
-    assert world.cli("collect", "one", "--json").data["collected"] == "copy"
+    assert world.cli("collect", "kumo", "--json").data["collected"] == "copy"
     for word in ("three", "four"):
         ran = world.round_trip(f"!say {word}", "--session", session, "--name", word)
         assert (ran.exit_code, ran.data["answer"], ran.data["collected"]) == (0, word, "whole")
@@ -30,11 +26,11 @@ def test_a_session_that_came_home_from_fresh_ids_can_be_sent_there_again(world: 
     assert answers[-3:] == ["two", "three", "four"]
 
 
-def staged_and_abandoned(world: World) -> Running:
+def staged_and_abandoned(world: World, prompt: str = "!say done") -> Running:
     """End the sender and its launch while the copied files are checked on the host."""
     reached = world.host.home / "reached"
     program = world.host.put_program("sha256sum", SLOW_SUM.format(reached=reached))
-    running = world.start("send", "pi", "!say done", "--session", world.local_session(), "--name", "kumo", "--json")
+    running = world.start("send", "pi", prompt, "--session", world.local_session(), "--name", "kumo", "--json")
     world.await_file(reached)
     running.kill()
     end_processes_of(world.host.home)
@@ -44,10 +40,19 @@ def staged_and_abandoned(world: World) -> Running:
 
 def test_what_was_staged_and_never_launched_is_neither_running_nor_lost(world: World) -> None:
     staged_and_abandoned(world)
-    ran = world.cli("collect", "kumo", "--no-wait", "--json")
-    assert (ran.exit_code, ran.data["state"]) == (6, "staging")
-    assert "was not launched" in ran.error["message"]
+    ran = world.cli("show", "kumo", "--json")
+    assert (ran.exit_code, ran.data["state"]) == (0, "staging")
     assert world.count_runs() == 0
+
+
+def test_who_does_not_want_to_wait_has_it_launched(world: World) -> None:
+    gate = world.host.home / "gate"
+    staged_and_abandoned(world, f"!wait {gate}\n!say done")
+    ran = world.cli("collect", "kumo", "--no-wait", "--json")
+    assert (ran.exit_code, ran.data["state"], ran.error["kind"]) == (6, "running", "deadline")
+    gate.touch()
+    assert world.cli("collect", "kumo", "--json").exit_code == 0
+    assert world.count_runs() == 1
 
 
 def test_whoever_waits_launches_what_its_sender_could_not(world: World) -> None:

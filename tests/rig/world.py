@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 from remote_dispatch.cli.app import app
 from remote_dispatch.demo.home import OpencodeHome
@@ -36,7 +36,9 @@ MARK = "This conversation was handed over to another machine"
 ENVELOPE = {"schema", "command", "ok", "data", "error"}
 
 _NAMED_COMMAND = re.compile(r"remote-dispatch ([a-z]+)(?: ([a-z][a-z-]*))?")
-_NAMED_DISPATCH = re.compile(r"`remote-dispatch (?:show|logs -f|logs|wait|collect|cancel) ([a-z][a-z0-9-]+)`")
+_NAMED_DISPATCH = re.compile(
+    r"`remote-dispatch (?:show|logs -f|logs|wait|collect|cancel|resume|verify|remove) ([a-z][a-z0-9-]+)`"
+)
 _RUN_LOG = '#!/bin/sh\n[ -f {variables} ] && . {variables}\nprintf "%s\\n" "$1 $2 $3" >>{calls}\nexec {program} "$@"\n'
 
 Transcript = dict[str, Any]
@@ -185,13 +187,39 @@ def _tables(machine: Machine) -> list[str]:
     return sorted({row["name"] for row in found} & {"session", "message", "part", "todo"})
 
 
+class Process(Protocol):
+    """As much of `subprocess.Popen` as is used of a command line."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit status, as far as it is known."""
+
+    def poll(self) -> int | None:
+        """Return the exit status if it has ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal, if it still runs."""
+
+
+class Starter(Protocol):
+    """Starts the command line in another way than as a new Python."""
+
+    def start(self, argv: list[str], cwd: Path, environment: Mapping[str, str], output: Path) -> Process:
+        """Start it in a session of its own; its files are OUTPUT.in, .out and .err, its umask is 0."""
+
+
 @dataclass(slots=True)
 class Running:
     """A command line at work; its output so far can be read."""
 
     world: World
     arguments: tuple[str, ...]
-    process: subprocess.Popen[bytes]
+    process: Process
     output: Path
 
     def stdout(self) -> str:
@@ -212,14 +240,18 @@ class Running:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(timeout=PATIENCE_S)
 
-    def finish(self, timeout_s: float = PATIENCE_S) -> Ran:
-        """Wait for its end, check what it said, and return it."""
+    def end(self, timeout_s: float = PATIENCE_S) -> Ran:
+        """Wait for its end and return it. Raises subprocess.TimeoutExpired, and ends it then."""
         try:
             exit_code = self.process.wait(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             self.kill()
             raise
-        ran = Ran(self.arguments, exit_code, self.stdout(), self.stderr())
+        return Ran(self.arguments, exit_code, self.stdout(), self.stderr())
+
+    def finish(self, timeout_s: float = PATIENCE_S) -> Ran:
+        """Wait for its end, check what it said, and return it."""
+        ran = self.end(timeout_s)
         self.world.check(ran)
         return ran
 
@@ -230,7 +262,7 @@ class World:
 
     `opencode` is the binary of both sides: the stub, or the real one, which needs `model_url`. `providers` are the
     names of the laptop's and the host's only provider. `sshd_options` are further lines of sshd_config,
-    `host_variables` further variables of every process on the host.
+    `host_variables` further variables of every process on the host. With a `starter` the command line is started by it.
     """
 
     directory: Path
@@ -239,6 +271,8 @@ class World:
     sshd_options: tuple[str, ...] = ()
     providers: tuple[str, str] = ("scripted", "scripted")
     host_variables: Mapping[str, str] = field(default_factory=dict)
+    starter: Starter | None = None
+    sftp: Literal["external", "internal", "off"] = "external"
     _started: list[Running] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -254,6 +288,7 @@ class World:
             home=self.host.home,
             path=environment.pop("PATH"),
             environment=environment,
+            sftp=self.sftp,
             extra=self.sshd_options,
         )
         self.sshd.start()
@@ -299,8 +334,9 @@ class World:
         cwd: Path | None = None,
         stdin: bytes = b"",
         variables: Mapping[str, str] | None = None,
+        prefix: tuple[str, ...] = (),
     ) -> Running:
-        """Start `remote-dispatch ARGUMENTS` on the laptop."""
+        """Start `remote-dispatch ARGUMENTS` on the laptop; `prefix` is a program that starts it in turn."""
         output = self.directory / "output" / str(next(self._numbers))
         output.with_suffix(".in").write_bytes(stdin)
         place = cwd or self.laptop.project
@@ -311,21 +347,9 @@ class World:
             "NO_COLOR": "1",
             **(variables or {}),
         }
-        with (
-            output.with_suffix(".in").open("rb") as source,
-            output.with_suffix(".out").open("wb") as out,
-            output.with_suffix(".err").open("wb") as err,
-        ):
-            process = subprocess.Popen(
-                [sys.executable, "-m", "remote_dispatch", *arguments],
-                cwd=place,
-                env=environment,
-                stdin=source,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-                umask=0,
-            )
+        start = self.starter.start if self.starter and not prefix else _start
+        argv = [*prefix, sys.executable, "-m", "remote_dispatch", *arguments] if start is _start else [*arguments]
+        process = start(argv, place, environment, output)
         self._started.append(Running(self, arguments, process, output))
         return self._started[-1]
 
@@ -440,6 +464,17 @@ class World:
                 assert match[2] in commands()[match[1]], said
         names = {json.loads((one / "record.json").read_text()).get("name") for one in self.dispatch_folders()}
         assert set(_NAMED_DISPATCH.findall(said)) <= names, said
+
+
+def _start(argv: list[str], cwd: Path, environment: Mapping[str, str], output: Path) -> Process:
+    with (
+        output.with_suffix(".in").open("rb") as source,
+        output.with_suffix(".out").open("wb") as out,
+        output.with_suffix(".err").open("wb") as err,
+    ):
+        return subprocess.Popen(
+            argv, cwd=cwd, env=environment, stdin=source, stdout=out, stderr=err, start_new_session=True, umask=0
+        )
 
 
 @cache

@@ -1,0 +1,87 @@
+"""Take a dispatch from wherever it stands to where it is wanted: the one way of send, wait, collect and resume.
+
+Each step looks at what is there, does what is missing, and may be interrupted anywhere. A connection that breaks is
+made anew, and the step begins again.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from remote_dispatch.dispatch.finish import bring_home
+from remote_dispatch.dispatch.follow import follow
+from remote_dispatch.dispatch.hand_over import hand_over
+from remote_dispatch.dispatch.passage import Passage
+from remote_dispatch.errors import ConnectionLostError, HostUnreachableError, RemoteDispatchError
+from remote_dispatch.model import Mode, State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from remote_dispatch.dispatch.link import Link
+    from remote_dispatch.dispatch.report import Report
+    from remote_dispatch.dispatch.store import Store
+    from remote_dispatch.model import Dispatch
+    from remote_dispatch.opencode.program import Program
+
+
+class Goal(StrEnum):
+    """How far to take a dispatch."""
+
+    LAUNCHED = "launched"
+    """The host works on it: where a one-way dispatch stops."""
+    ENDED = "ended"
+    """The run has ended."""
+    HOME = "home"
+    """What there is of the result is proved to be here, and the host is clean."""
+
+
+def goal_of(record: Dispatch) -> Goal:
+    """Where its mode takes a dispatch by itself."""
+    return Goal.HOME if record.mode is Mode.ROUND_TRIP else Goal.LAUNCHED
+
+
+def next_step(record: Dispatch, goal: Goal) -> Callable[[Passage], Awaitable[bool | None]] | None:
+    """Return what is to be done next; None when the goal is reached."""
+    if record.state.is_end and record.is_cleaned_up:
+        return None
+    if record.state.rank <= State.STAGING.rank:
+        return hand_over
+    if goal is Goal.LAUNCHED:
+        return None
+    if record.state is State.RUNNING:
+        return follow
+    return bring_home if goal is Goal.HOME else None
+
+
+async def carry_on(
+    record: Dispatch,
+    link: Link,
+    store: Store,
+    program: Program | None,
+    report: Report,
+    *,
+    goal: Goal,
+    is_waiting: bool = True,
+    timeout_s: float | None = None,
+) -> Dispatch:
+    """Take a dispatch to its goal and return its record. Doing it again changes nothing.
+
+    `program` is needed for `Goal.HOME`. Raises DeadlinePassedError after `timeout_s` seconds of waiting for the run, or
+    where it still runs and nobody is to wait; IntegrityError when a copy is not equal to its source: both are kept.
+    """
+    passage = Passage(record.id, link, store, program, report, is_waiting, timeout_s)
+    try:
+        while (step := next_step(passage.record, goal)) is not None:
+            try:
+                if await step(passage) is False:
+                    break
+            except ConnectionLostError as error:
+                await passage.reconnect(error)
+    except RemoteDispatchError as error:
+        error.dispatch = record.id
+        if isinstance(error, HostUnreachableError):
+            error.hint = f"nothing is lost; `remote-dispatch resume {record.name}` carries on from where it stopped"
+        raise
+    return passage.record

@@ -1,0 +1,76 @@
+"""Who has a session: it is refused before anything is sent where it is at work already, here or on the host."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.settle import settle
+from remote_dispatch.dispatch.stages import look
+from remote_dispatch.errors import DivergedError
+from remote_dispatch.model import State
+
+if TYPE_CHECKING:
+    from remote_dispatch.dispatch.link import Link
+    from remote_dispatch.dispatch.prepare import Source
+    from remote_dispatch.dispatch.store import Store
+    from remote_dispatch.model import Dispatch, DispatchRequest
+    from remote_dispatch.opencode.probe import Probed
+
+_COPY = "`--copy` sends an independent copy"
+
+
+async def check_away(request: DispatchRequest, link: Link, store: Store) -> None:
+    """Raise DivergedError when another dispatch of this session is under way. Its own host is asked first."""
+    for record in unfinished(store, request.session_id):
+        known = await _asked(record, link, store) if record.host == link.host.name else record
+        if known.state.rank < State.FINISHED.rank and not request.is_copy:
+            raise DivergedError(
+                f"this session is away already: dispatch `{record.name}` has it on {record.host}",
+                hint=f"wait for it with `remote-dispatch wait {record.name}`; {_COPY}",
+            )
+
+
+def unfinished(store: Store, session_id: str | None) -> list[Dispatch]:
+    """Return the dispatches of a local session that have not ended, as far as is known here."""
+    return [
+        record
+        for record in store.all()
+        if session_id is not None
+        and record.request.session_id == session_id
+        and not record.request.is_copy
+        and record.state.rank < State.FINISHED.rank
+    ]
+
+
+async def _asked(record: Dispatch, link: Link, store: Store) -> Dispatch:
+    """What has not reached the host cannot be asked about there."""
+    if record.state is State.NEW:
+        return record
+    status = await look(await link.connection(), record)
+    return store.update(record.id, lambda current: settle(current, status))
+
+
+def check_here(request: DispatchRequest, source: Source, now_ms: int) -> None:
+    """Raise DivergedError when a turn of the session is open on this machine, and it is not the one that asks."""
+    if request.is_forced or source.is_new:
+        return
+    if transcripts.is_busy(source.session, changed_ms=source.changed_ms, now_ms=now_ms):
+        raise DivergedError(
+            "the model is at work on this session here",
+            hint="wait until it has answered, or abort it; `--force` sends the session as it is now",
+        )
+
+
+def check_there(request: DispatchRequest, host: str, probed: Probed, database: str | None) -> None:
+    """Raise DivergedError when the host has the session under way, or is the very OpenCode that it is in."""
+    if database is not None and probed.database == database:
+        raise DivergedError(
+            f"{host} is this machine: the session is in the same OpenCode database",
+            hint="go on with it here, or choose a host with an OpenCode of its own",
+        )
+    if (probed.is_busy or probed.running) and not request.is_copy:
+        raise DivergedError(
+            f"this session is being worked on already on {host}",
+            hint=f"wait until that has ended; {_COPY}",
+        )
