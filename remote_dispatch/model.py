@@ -224,7 +224,7 @@ class Dispatch(BaseModel):
     id: str
     name: str
     request: DispatchRequest
-    history: tuple[Moment, ...]
+    history: Annotated[tuple[Moment, ...], Field(min_length=1)]
     journal: tuple[Entry, ...] = ()
     """The steps that were begun, in the order of their first beginning."""
     origin: Origin | None = None

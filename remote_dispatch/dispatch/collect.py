@@ -61,6 +61,17 @@ async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcom
     keeps its copy.
     """
     run = PurePosixPath(path_of(record))
+    try:
+        return await _fetched(connection, record, folder, outcome, run)
+    except FileNotFoundError as error:
+        raise IntegrityError(
+            f"{record.host}: a file of the result is missing there", hint="was something removed there by hand?"
+        ) from error
+
+
+async def _fetched(
+    connection: Connection, record: Dispatch, folder: Folder, outcome: Outcome, run: PurePosixPath
+) -> Back:
     session = await _brought(connection, run / names.BACK_PACKED, folder.back, outcome.back_sha256)
     listing = await connection.run(_LIST, str(run), timeout_s=60.0)
     present = listing.stdout.decode(errors="replace").splitlines()[:LISTED_LIMIT]
@@ -137,7 +148,8 @@ def read_todos(data: bytes, session_id: str) -> tuple[Todo, ...]:
 
 
 def _ids(present: list[str], prefix: str, suffix: str) -> list[str]:
-    ids = [line.removeprefix(prefix).removesuffix(suffix) for line in present if line.startswith(prefix)]
+    lines = [line for line in present if line.startswith(prefix) and line.endswith(suffix)]
+    ids = [line.removeprefix(prefix).removesuffix(suffix) for line in lines]
     return [one for one in dict.fromkeys(ids) if SESSION_ID.fullmatch(one)]
 
 

@@ -114,12 +114,12 @@ async def _usual_origin(record: Dispatch, program: Program) -> Origin:
 
 async def _journey(merging: _Merge, sent: Path, back: Transcript) -> transcripts.Journey:
     """A session as it left, as it came back, and as it is here now."""
-    left = await asyncio.to_thread(_left, sent) if sent.exists() else None
+    left = await asyncio.to_thread(_left, sent)
     return transcripts.Journey(left, back, await _local(merging.program, back["info"]["id"], merging.folder))
 
 
-def _left(path: Path) -> Transcript:
-    return transcripts.without_reverted(transcripts.parse(path.read_bytes()))
+def _left(path: Path) -> Transcript | None:
+    return transcripts.without_reverted(transcripts.parse(path.read_bytes())) if path.exists() else None
 
 
 async def _stayed(merging: _Merge, changed: list[transcripts.Journey]) -> list[transcripts.Journey]:
@@ -127,7 +127,7 @@ async def _stayed(merging: _Merge, changed: list[transcripts.Journey]) -> list[t
     travel = merging.record.travel
     known = {one.back["info"]["id"] for one in changed}
     files = [merging.folder.child(child) for child in (travel.children if travel else ()) if child not in known]
-    return [await _journey(merging, file, _left(file)) for file in files if file.exists()]
+    return [await _journey(merging, file, one) for file in files if (one := _left(file)) is not None]
 
 
 async def _local(program: Program, session_id: str, folder: Folder) -> Transcript | None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import fcntl
 import os
 import re
 import shutil
+import stat
 import tempfile
 import time
 from contextlib import asynccontextmanager, contextmanager
@@ -30,6 +32,7 @@ _RECORD = "record.json"
 _PLANNING = "planning"
 HELD_POLL_S = 0.2
 NEW_S = 60.0
+RECORD_LIMIT_BYTES = 256 * 1024 * 1024
 HELD_LIMIT_S = 1800.0
 
 
@@ -188,8 +191,9 @@ class Store:
             if name == record.name:
                 return record
         known = ", ".join(record.name for record in self.all()[-10:])
+        called = f"called `{name}`" if DISPATCH_NAME.fullmatch(name) or DISPATCH_ID.fullmatch(name) else "called so"
         raise UnknownNameError(
-            f"no dispatch is called `{name}`" + (f"; the latest are {known}" if known else ""),
+            f"no dispatch is {called}" + (f"; the latest are {known}" if known else ""),
             hint="see all with `remote-dispatch list`",
         )
 
@@ -243,8 +247,8 @@ class Store:
 
     def _read(self, path: Path) -> Dispatch:
         try:
-            return Dispatch.model_validate_json(path.read_bytes())
-        except ValidationError as error:
+            return Dispatch.model_validate_json(_read_file(path))
+        except (OSError, ValidationError) as error:
             raise ConfigurationError(
                 f"the record of dispatch `{path.parent.name}` cannot be read",
                 hint="was it written by a newer remote-dispatch? It was not changed",
@@ -272,7 +276,13 @@ def _is_taken(lock: BinaryIO) -> bool:
 
 def _lock(path: Path) -> BinaryIO | None:
     """Take a lock file; None when it is held. It counts only under its name: a sweep may have removed it meanwhile."""
-    lock = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb")
+    try:
+        lock = os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600), "wb")
+    except OSError as error:
+        raise ConfigurationError(
+            f"the lock `{path.name}` in the state directory is no file that can be locked",
+            hint="remove it while no command runs; `docs/dispatch.md` says where it is",
+        ) from error
     try:
         if _is_taken(lock) and path.stat().st_ino == os.fstat(lock.fileno()).st_ino:
             return lock
@@ -286,7 +296,7 @@ def _unlink_free(path: Path) -> bool:
     """Remove a lock file that nobody holds, while holding it: whoever waits for it sees that its name is gone."""
     try:
         lock = _lock(path)
-    except OSError:
+    except ConfigurationError:
         return False
     if lock is None:
         return False
@@ -318,6 +328,15 @@ def make_private(path: Path) -> None:
     """Make a directory and what is missing above it, 0700 each: `parents=True` would give those the umask's mode."""
     for place in (*reversed(path.parents), path):
         place.mkdir(mode=0o700, exist_ok=True)
+
+
+def _read_file(path: Path) -> bytes:
+    """Read a regular file. Raises OSError for anything else, and for one that no record can be."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        state = os.fstat(file.fileno())
+        if not stat.S_ISREG(state.st_mode) or state.st_size > RECORD_LIMIT_BYTES:
+            raise OSError(errno.EINVAL, "not a record")
+        return file.read()
 
 
 def _write_flushed(path: Path, data: bytes) -> None:

@@ -97,7 +97,8 @@ identity() { # what a cached catalogue depends on: binary, configuration, creden
   } 2>/dev/null | cksum | tr ' ' -
 }
 is_recent() { # a catalogue older than a day is asked for anew: models come and go
-  [ -f "$1" ] && read -r word moment <"$1" && [ "$word" = listed ] && [ $(($(date +%s) - moment)) -lt 86400 ]
+  [ -f "$1" ] && read -r word moment <"$1" && [ "$word" = listed ] && [ $(($(date +%s) - moment)) -lt 86400 ] &&
+    [ "$(tail -n 1 "$1")" = 'whole yes' ] # a full disk cuts what is written
 }
 list() { # NAME COMMAND...: keeps the output and the exit status
   name=$1
@@ -124,7 +125,7 @@ catalogue() { # two at a time: each takes seconds and several hundred megabytes
   # The rest of the configuration may hold secrets: it is neither kept nor sent.
   grep -E '^  "(model|default_agent)": ' "$new/settings" >"$new/defaults"
   rm -f "$new/settings"
-  { say listed "$(date +%s)" && show_catalogue "$new"; } >"$new/shown"
+  { say listed "$(date +%s)" && show_catalogue "$new"; say whole yes; } >"$new/shown"
   cat "$new/shown"
   # Renamed into place, because another probe may be reading the old one.
   if [ "$(cat "$new"/*.status | sort -u)" = 0 ]; then mv "$new/shown" "$cache"; fi

@@ -153,11 +153,25 @@ async def put(
 
 async def _put_one(sftp: asyncssh.SFTPClient, path: str, source: bytes | Path, start: int = 0) -> None:
     private = asyncssh.SFTPAttrs(permissions=0o600)
-    async with _opened(await sftp.open(path + PART, "r+b" if start else "wb", attrs=private)) as file:
+    async with _opened(await (_continued(sftp, path, private) if start else _begun(sftp, path, private))) as file:
         # A part that an earlier try left keeps its mode: say it again.
         await file.setstat(private)
         await _write(file, source, start)
     await sftp.posix_rename(path + PART, path)
+
+
+async def _continued(sftp: asyncssh.SFTPClient, path: str, private: asyncssh.SFTPAttrs) -> asyncssh.SFTPClientFile:
+    return await sftp.open(path + PART, "r+b", attrs=private)
+
+
+async def _begun(sftp: asyncssh.SFTPClient, path: str, private: asyncssh.SFTPAttrs) -> asyncssh.SFTPClientFile:
+    """A new file: what stands at its name, perhaps a link to somewhere else, is removed and never written through."""
+    new = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
+    try:
+        return await sftp.open(path + PART, new, attrs=private, encoding=None)
+    except asyncssh.SFTPError:
+        await _remove(sftp, path + PART)
+        return await sftp.open(path + PART, new, attrs=private, encoding=None)
 
 
 @contextlib.asynccontextmanager
