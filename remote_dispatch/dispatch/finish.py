@@ -140,9 +140,9 @@ def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispa
 
 def _collected(homecoming: Homecoming, outcome: Outcome) -> Collected:
     """What a killed runner left may not be all that was meant to be."""
-    if homecoming.is_copy:
-        return Collected.COPY
-    return Collected.PARTIAL if outcome.problem == "lost" else Collected.WHOLE
+    if outcome.problem == "lost" or homecoming.is_partial:
+        return Collected.PARTIAL
+    return Collected.COPY if homecoming.is_copy else Collected.WHOLE
 
 
 def _after_all(record: Dispatch, outcome: Outcome, homecoming: Homecoming) -> str | None:

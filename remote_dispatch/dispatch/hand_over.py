@@ -53,17 +53,23 @@ async def _begin(passage: Passage, record: Dispatch) -> RunStatus | None:
         return status
     if status is None or not status.exists or is_idle(status):
         await _stage(passage, is_resumed=status is not None)
-    if passage.record.state.is_end:
-        # Cancelled while the files were on their way.
-        await clean_up(await passage.connection(), record)
+    if passage.record.state is State.CANCELLED:
+        await _clean_after_cancel(passage)
         return None
     return await _launched(passage)
+
+
+async def _clean_after_cancel(passage: Passage) -> None:
+    """It was cancelled while the files were on their way."""
+    is_removed = await clean_up(await passage.connection(), passage.record)
+    passage.folder.drop_outgoing()
+    passage.update(lambda current: current.but(is_cleaned_up=is_removed))
 
 
 async def _stage(passage: Passage, *, is_resumed: bool) -> None:
     record = passage.update(lambda current: current.advance(State.STAGING, datetime.now(UTC)))
     files = passage.folder.outgoing_files()
-    if not files:
+    if record.state.is_end or not files:
         return
     async with journaled("stage", record.id, passage.store):
         passage.report(Step("stage", f"copying the session to {record.host} as `{record.name}`", record.name))

@@ -38,6 +38,8 @@ class Homecoming:
     new_messages: int
     verdict: Verdict
     warnings: tuple[str, ...] = ()
+    is_partial: bool = False
+    """Whether a sub-agent's session stays on the host."""
 
 
 @dataclass(slots=True)
@@ -87,7 +89,7 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
         await _place_todos(merging, session_id, surroundings.todos)
     verdict = transcripts.judge(transcripts.without_reverted(back.session), sent_ids=sent, brief=None)
     is_copy = arrival.way is transcripts.Way.COPY
-    return Homecoming(session_id, is_copy, len(parent.fresh), verdict, tuple(merging.warnings))
+    return Homecoming(session_id, is_copy, len(parent.fresh), verdict, tuple(merging.warnings), bool(back.missing))
 
 
 async def _bring(

@@ -49,22 +49,29 @@ async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:
     if is_over(record):
         return record
     if record.state is State.NEW:
-        store.folder(record.id).drop_outgoing()
-        return store.update(record.id, lambda current: _cancelled(current).but(is_cleaned_up=True))
+        return await _withdrawn(record, link, store)
     connection = await link.connection()
     status = await stop(connection, record)
     if not status.started and status.outcome is None and status.held != "yes":
-        # Recorded first: a sender that still copies looks before it launches.
-        store.update(record.id, _cancelled)
-        is_removed = await clean_up(connection, record)
-        store.folder(record.id).drop_outgoing()
-        return store.update(record.id, lambda current: current.but(is_cleaned_up=is_removed))
+        return await _withdrawn(record, link, store)
     if status.outcome is None and status.held == "yes":
         raise DeadlinePassedError(
             f"{record.host}: the runner of `{record.name}` has not ended yet",
             hint=f"try `remote-dispatch cancel {record.name}` again",
         )
     return store.update(record.id, lambda current: settle(current, status))
+
+
+async def _withdrawn(record: Dispatch, link: Link, store: Store) -> Dispatch:
+    """Cancel what had not begun. Recorded first: a sender that still copies looks before it launches, and cleans up."""
+    if store.update(record.id, _cancelled).state is not State.CANCELLED:
+        return await cancel(store.load(record.id), link, store)
+    with store.held_if_free(f"dispatch-{record.id}") as is_alone:
+        if not is_alone:
+            return store.load(record.id)
+        is_removed = record.state is State.NEW or await clean_up(await link.connection(), record)
+        store.folder(record.id).drop_outgoing()
+        return store.update(record.id, lambda current: current.but(is_cleaned_up=is_removed))
 
 
 def is_over(record: Dispatch) -> bool:
@@ -75,4 +82,7 @@ def is_over(record: Dispatch) -> bool:
 
 
 def _cancelled(record: Dispatch) -> Dispatch:
+    """What was launched meanwhile is not: it has to be ended first."""
+    if record.state.rank > State.STAGING.rank:
+        return record
     return record.advance(State.CANCELLED, datetime.now(UTC), kind="cancelled", detail="nothing had run")

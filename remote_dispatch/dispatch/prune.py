@@ -11,7 +11,7 @@ from remote_dispatch.dispatch.attention import attention
 from remote_dispatch.dispatch.settle import is_collected
 from remote_dispatch.dispatch.stages import clean_up, look
 from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, IntegrityError, RemoteDispatchError
-from remote_dispatch.model import DISPATCH_ID, Dispatch, State
+from remote_dispatch.model import DISPATCH_ID, Collected, Dispatch, State
 from remote_dispatch.runner.scripts import script
 from remote_dispatch.runner.status import parse_sweep
 
@@ -103,6 +103,9 @@ def reason_to_keep(record: Dispatch, before: datetime | None) -> Kept | None:
         return Kept(record.name, why, command or f"remote-dispatch wait {record.name}")
     if before is not None and record.history[-1].at >= before:
         return Kept(record.name, "it has ended only lately")
+    if record.collected is Collected.PARTIAL and record.state is not State.LOST:
+        why = f"a sub-agent's session is on {record.host} only"
+        return Kept(record.name, why, f"remote-dispatch remove {record.name}")
     if is_collected(record) or record.is_cleaned_up or record.state is not State.LOST:
         return None
     return Kept(record.name, next_one.reason if next_one else "it is lost", command)

@@ -212,6 +212,17 @@ class Store:
         with lock:
             yield
 
+    @contextmanager
+    def held_if_free(self, key: str) -> Iterator[bool]:
+        """The same without waiting: whether this process is alone with it now."""
+        make_private(self._locks)
+        lock = _lock(self._locks / key)
+        try:
+            yield lock is not None
+        finally:
+            if lock is not None:
+                lock.close()
+
     def all(self) -> list[Dispatch]:
         """Read every dispatch that can be read, oldest first."""
         records = (self._try(path) for path in self._records())

@@ -56,7 +56,7 @@ export_children() {
     export_child "$first" &
     first_pid=$!
     [ -z "$second" ] || export_child "$second"
-    wait "$first_pid"
+    await_process "$first_pid"
   done <"$run/back-children.txt"
 }
 
@@ -83,7 +83,7 @@ export_main() {
   query after.tsv &
   query_pid=$!
   export_session || :
-  wait "$query_pid" || :
+  await_process "$query_pid"
 }
 
 export_rest() {

@@ -131,6 +131,14 @@ on_signal() {
   stop_child
 }
 
+# await_process PID: waits for its end although signals interrupt waiting.
+await_process() {
+  while :; do
+    wait "$1"
+    kill -0 "$1" 2>/dev/null || break
+  done
+}
+
 # Waits for `child` although signals interrupt waiting; returns its exit status.
 wait_for_child() {
   [ -z "$signal" ] || stop_child
