@@ -28,7 +28,8 @@ def test_a_session_sent_twice_comes_home_twice_in_order(machines: Machines) -> N
 
 def test_a_session_sent_twice_before_it_is_collected_loses_nothing_and_its_copy_goes_on(machines: Machines) -> None:
     session = machines.session("hello", "at home")
-    first = machines.send("!sleep 3\n!say first errand", "--detach", session=session)
+    first = machines.send("!say first errand", "--detach", session=session)
+    machines.world.await_end(timeout_s=60)
     second = machines.send("!todo look\n!task !say below\n!say second errand", "--detach", session=session)
     assert (first.exit_code, second.exit_code) == (0, 0), first.stderr + second.stderr
     ran = machines.command("collect", first.data["name"])
