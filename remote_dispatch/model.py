@@ -209,6 +209,8 @@ class Travel(BaseModel):
     """Local id to travelling id, where the session travels under fresh ids; otherwise empty."""
     replaces: bool = False
     """Whether the host's old copy of the session is deleted first."""
+    held_messages: int | None = None
+    """How many messages the host's old copy had, with its sub-agents' sessions, where it is deleted."""
     children: tuple[str, ...] = ()
     """Local ids of the sub-agents' sessions that travel along."""
     opencode: str | None = None

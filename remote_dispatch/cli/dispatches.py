@@ -12,7 +12,7 @@ import typer
 
 from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.options import ServerOption, Timeout
-from remote_dispatch.cli.output import Answer, JsonFlag, note, print_fields, print_table, run_command, stream
+from remote_dispatch.cli.output import Answer, JsonFlag, note, print_fields, print_table, run_async, run_command, stream
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
 from remote_dispatch.text import clean
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from remote_dispatch.model import Dispatch
 
 HOSTS_AT_ONCE = 32
+LOGINS_APART_S = 0.1
 ANSWER_LIMIT = 1_000_000
 
 
@@ -52,12 +53,12 @@ def list_dispatches(
     is_json: JsonFlag = False,
 ) -> None:
     """List what was sent, newest last."""
-    run_command("list", lambda: asyncio.run(_list(_desk(hosts_file), is_refreshed=is_refreshed)), is_json=is_json)
+    run_command("list", lambda: run_async(_list(_desk(hosts_file), is_refreshed=is_refreshed)), is_json=is_json)
 
 
 def show(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
     """Show one dispatch; its host is asked, ten seconds at most."""
-    run_command("show", lambda: asyncio.run(_show(name, _desk(hosts_file))), is_json=is_json)
+    run_command("show", lambda: run_async(_show(name, _desk(hosts_file))), is_json=is_json)
 
 
 def logs(
@@ -70,7 +71,7 @@ def logs(
     """Print what OpenCode did on the host: text, tools, todos, errors."""
     run_command(
         "logs",
-        lambda: asyncio.run(_logs(name, _desk(hosts_file), is_followed=is_followed, is_json=is_json)),
+        lambda: run_async(_logs(name, _desk(hosts_file), is_followed=is_followed, is_json=is_json)),
         is_json=is_json,
     )
 
@@ -86,7 +87,7 @@ def wait(
     """Wait until dispatches end; round trips are brought home."""
     run_command(
         "wait",
-        lambda: asyncio.run(_wait(names, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server)),
+        lambda: run_async(_wait(names, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server)),
         is_json=is_json,
         interrupted_hint="the work goes on; wait again whenever you like",
     )
@@ -104,7 +105,7 @@ def collect(
     """Bring a dispatch home: merged into the local session, read back, and only then removed from the host."""
     run_command(
         "collect",
-        lambda: asyncio.run(
+        lambda: run_async(
             _collect(
                 name, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server, is_waiting=is_waiting
             )
@@ -130,7 +131,7 @@ def resume(
     """Carry on with dispatches from wherever they stopped: one-way until the host works, round trips until home."""
     run_command(
         "resume",
-        lambda: asyncio.run(
+        lambda: run_async(
             _resume(names or [], _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server)
         ),
         is_json=is_json,
@@ -141,7 +142,7 @@ def resume(
 def cancel(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
     """Stop a dispatch with all its processes, and bring home what was done so far."""
     run_command(
-        "cancel", lambda: asyncio.run(_cancel(name, _desk(hosts_file), _screen(is_json=is_json))), is_json=is_json
+        "cancel", lambda: run_async(_cancel(name, _desk(hosts_file), _screen(is_json=is_json))), is_json=is_json
     )
 
 
@@ -292,7 +293,7 @@ async def _resume(names: list[str], desk: Desk, screen: Screen, timeout_s: float
         )
 
     with screen.live():
-        answers = await asyncio.gather(*(go_on(record) for record in records))
+        answers = await _few_at_once(go_on, records)
     return _answer_for(answers, nothing="nothing to resume: every dispatch is where it should be")
 
 
@@ -300,8 +301,18 @@ async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float |
     """Wait for all; the first that ended badly gives the exit code."""
     records = [desk.store.load(name) for name in names]
     with screen.live():
-        answers = await asyncio.gather(*(_wait_for(record, desk, screen, timeout_s, server) for record in records))
+        answers = await _few_at_once(lambda record: _wait_for(record, desk, screen, timeout_s, server), records)
     return _answer_for(answers)
+
+
+async def _few_at_once(do: Callable[[Dispatch], Awaitable[Answer]], records: list[Dispatch]) -> list[Answer]:
+    """Begin one after the other: sshd refuses many logins at the same moment."""
+
+    async def begin(place: int, record: Dispatch) -> Answer:
+        await asyncio.sleep(place * LOGINS_APART_S)
+        return await do(record)
+
+    return await asyncio.gather(*(begin(place, record) for place, record in enumerate(records)))
 
 
 def _answer_for(answers: list[Answer], *, nothing: str = "") -> Answer:
@@ -363,18 +374,18 @@ async def answered(
 ) -> Answer:
     """Do something with the link of a dispatch; an error still has the record as it is then."""
     from remote_dispatch.cli.desk import data_of
-    from remote_dispatch.dispatch import ask, is_home
+    from remote_dispatch.dispatch import is_home
 
     if is_home(record):
         return answer_of(record)
     try:
         async with desk.link_of(record) as link:
-            await ask(record, link, desk.store)
             ended = await go(link)
     except RemoteDispatchError as error:
         stored = desk.store.load(record.id)
         if isinstance(error, HostUnreachableError):
-            error.hint = error.hint or f"`{record.name}` was {stored.state} when last heard of, and goes on without us"
+            told = f"`{record.name}` was {stored.state} when last heard of"
+            error.hint = error.hint or f"{told}; `remote-dispatch show {record.name}` asks again"
         return Answer(data=data_of(stored), error=error)
     return answer_of(await announced(record, ended, server))
 

@@ -16,7 +16,7 @@ import unicodedata
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 import typer
 
@@ -24,7 +24,9 @@ from remote_dispatch.errors import ConfigurationError, RemoteDispatchError
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+
+T = TypeVar("T")
 
 SCHEMA = 1
 WARNINGS_EXIT_CODE = 3
@@ -63,6 +65,19 @@ class Failure:
     message: str
     hint: str | None
     exit_code: int
+
+
+def run_async(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end. Ctrl-C raises KeyboardInterrupt.
+
+    CPython 3.11: after a group of tasks that failed, an interrupt comes out as a cancellation.
+    """
+    import asyncio
+
+    try:
+        return asyncio.run(work)
+    except asyncio.CancelledError as error:
+        raise KeyboardInterrupt from error
 
 
 def run_command(

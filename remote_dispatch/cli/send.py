@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import sys
@@ -15,7 +14,7 @@ import typer
 
 from remote_dispatch.cli.hosts import HostsFile, complete_host
 from remote_dispatch.cli.options import ModeOption, PermissionRulesOption, PermissionsOption, ServerOption, Timeout
-from remote_dispatch.cli.output import Answer, JsonFlag, note, run_command
+from remote_dispatch.cli.output import Answer, JsonFlag, note, run_async, run_command
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, StoppedWaitingError, UsageError
 from remote_dispatch.text import clean
@@ -126,7 +125,7 @@ def _send(options: Options) -> Answer:
         raise UsageError("choose one of `--session`, `--last` and `--new`")
     desk, screen = Desk(options.hosts_file), Screen(is_json=options.is_json)
     try:
-        return asyncio.run(_run(options, desk, screen))
+        return run_async(_run(options, desk, screen))
     except RemoteDispatchError as error:
         if error.dispatch is None:
             raise
@@ -180,7 +179,7 @@ async def _dispatch(
     with screen.live():
         new = await record_dispatch(request, link, desk.store, program, screen)
         goal = Goal.LAUNCHED if options.is_detached else goal_of(new)
-        sent = await carry_on(new, link, desk.store, program, screen, goal=goal, timeout_s=timeout_s)
+        sent = await carry_on(new, link, desk.store, program, screen, goal=goal, is_fresh=True, timeout_s=timeout_s)
     if goal is Goal.HOME or sent.state.is_end:
         return answer_of(await announced(new, sent, options.server))
     return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import typer
 
 from remote_dispatch.cli.dispatches import Name
 from remote_dispatch.cli.hosts import HostsFile
-from remote_dispatch.cli.output import Answer, JsonFlag, note, print_fields, print_table, run_command, say
+from remote_dispatch.cli.output import Answer, JsonFlag, note, print_fields, print_table, run_async, run_command, say
 from remote_dispatch.cli.words import duration_s
 from remote_dispatch.errors import AnswerNeededError, IntegrityError, RemoteDispatchError, UnknownNameError, UsageError
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 def verify(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
     """Say, message by message, where each copy of a dispatched conversation is; all of them are read and compared."""
-    run_command("verify", lambda: asyncio.run(_verify(name, _desk(hosts_file))), is_json=is_json)
+    run_command("verify", lambda: run_async(_verify(name, _desk(hosts_file))), is_json=is_json)
 
 
 def prune(
@@ -40,7 +39,7 @@ def prune(
     """Remove records, files and run directories of dispatches that are proved to be home, or of which nothing ran."""
     run_command(
         "prune",
-        lambda: asyncio.run(_prune(_desk(hosts_file), duration_s(older_than), is_dry_run=is_dry_run)),
+        lambda: run_async(_prune(_desk(hosts_file), duration_s(older_than), is_dry_run=is_dry_run)),
         is_json=is_json,
         interrupted_hint="prune again whenever you like",
     )
@@ -180,14 +179,14 @@ def _render_pruned(pruned: Pruned, *, is_dry_run: bool) -> None:
 
 def _remove(name: str, desk: Desk, *, is_agreed: bool, is_local: bool) -> Answer:
     record = desk.store.load(name)
-    loss = asyncio.run(_loss(record, desk, is_local=is_local))
+    loss = run_async(_loss(record, desk, is_local=is_local))
     data = _loss_data(record, loss)
     if not is_agreed:
         try:
             _ask(record, loss)
         except AnswerNeededError as error:
             return Answer(data=data, error=error)
-    asyncio.run(_forget(record, desk, is_local=is_local))
+    run_async(_forget(record, desk, is_local=is_local))
     return Answer(data={**data, "is_removed": True}, render=lambda: typer.echo(f"{record.name} is removed"))
 
 

@@ -6,6 +6,7 @@ made anew, and the step begins again.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -64,14 +65,16 @@ async def carry_on(
     *,
     goal: Goal,
     is_waiting: bool = True,
+    is_fresh: bool = False,
     timeout_s: float | None = None,
 ) -> Dispatch:
     """Take a dispatch to its goal and return its record. Doing it again changes nothing.
 
-    `program` is needed for `Goal.HOME`. Raises DeadlinePassedError after `timeout_s` seconds of waiting for the run, or
-    where it still runs and nobody is to wait; IntegrityError when a copy is not equal to its source: both are kept.
+    `program` is needed for `Goal.HOME`. `is_fresh` says that it was recorded a moment ago. Raises DeadlinePassedError
+    after `timeout_s` seconds of waiting for the run, or where it still runs and nobody is to wait; IntegrityError when
+    a copy is not equal to its source: both are kept.
     """
-    passage = Passage(record.id, link, store, program, report, is_waiting, timeout_s)
+    passage = Passage(record.id, link, store, program, report, is_waiting, timeout_s, is_fresh=is_fresh)
     try:
         while (step := next_step(passage.record, goal)) is not None:
             try:
@@ -82,6 +85,18 @@ async def carry_on(
     except RemoteDispatchError as error:
         error.dispatch = record.id
         if isinstance(error, HostUnreachableError):
-            error.hint = f"nothing is lost; `remote-dispatch resume {record.name}` carries on from where it stopped"
+            known = passage.update(lambda current: current.but(unreachable_since=_since(current)))
+            error.hint = f"nothing is lost; `remote-dispatch {_word(known, goal)} {record.name}` carries on"
         raise
     return passage.record
+
+
+def _since(record: Dispatch) -> datetime:
+    return record.unreachable_since or datetime.now(UTC)
+
+
+def _word(record: Dispatch, goal: Goal) -> str:
+    """The command that does what is left: `resume` takes a dispatch only as far as its mode does."""
+    if goal is goal_of(record) or record.state.rank <= State.STAGING.rank:
+        return "resume"
+    return "collect" if goal is Goal.HOME else "wait"

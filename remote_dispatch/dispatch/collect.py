@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.stages import path_of
-from remote_dispatch.dispatch.store import write_whole
+from remote_dispatch.dispatch.store import read_sealed, write_sealed
 from remote_dispatch.errors import IntegrityError
 from remote_dispatch.model import SESSION_ID, Todo
 from remote_dispatch.runner import directory as names
@@ -36,9 +36,11 @@ DOWNLOAD_TIMEOUT_S = 3600.0
 LISTED_LIMIT = 3000
 
 _LIST = """cd -- "$1" || exit 1
+[ -f back-children.txt ] && echo family && sed "s/^/expected /" back-children.txt
 for file in back-children/*.json.gz back-tool-output/tool_* back-todos.json; do [ -f "$file" ] && echo "$file"; done
-[ -f back-children.txt ] && sed "s/^/expected /" back-children.txt
-true"""
+[ -f back-sums ] && sed "s/^/sum /" back-sums
+echo listed"""
+_SUM = re.compile(r"sum ([0-9a-f]{64})  (.+)")
 _TOOL_OUTPUT = re.compile(r"tool_[A-Za-z0-9]{1,80}")
 
 
@@ -52,6 +54,8 @@ class Back:
     tool_outputs: dict[str, Path] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     """Sub-agents' sessions that the host could not export."""
+    is_family_known: bool = True
+    """Whether the host could say which sub-agents' sessions there are."""
 
 
 async def fetch(connection: Connection, record: Dispatch, folder: Folder, outcome: Outcome) -> Back:
@@ -74,12 +78,34 @@ async def _fetched(
 ) -> Back:
     session = await _brought(connection, run / names.BACK_PACKED, folder.back, outcome.back_sha256)
     listing = await connection.run(_LIST, str(run), timeout_s=60.0)
-    present = listing.stdout.decode(errors="replace").splitlines()[:LISTED_LIMIT]
+    present = listing.stdout.decode(errors="replace").splitlines()
+    if present[-1:] != ["listed"] or len(present) > LISTED_LIMIT:
+        raise IntegrityError(
+            f"{record.host}: the list of what came of it makes no sense", hint="collect it again: the host keeps it all"
+        )
+    sums = {found[2]: found[1] for line in present if (found := _SUM.fullmatch(line))}
     children = await _fetch_children(connection, run, folder, present)
     missing = tuple(child for child in _ids(present, "expected ", "") if child not in children)
     todos = await _fetch_todos(connection, run, folder, present, session["info"]["id"])
     outputs = await _fetch_tool_outputs(connection, run, folder, present)
-    return _as_at_home(record, Back(session, children, todos, outputs, missing), folder)
+    brought = {f"{names.BACK_CHILDREN}/{child}.json.gz": folder.back_child(child) for child in children}
+    brought |= {f"{names.BACK_TOOL_OUTPUT}/{name}": path for name, path in outputs.items()}
+    brought |= {names.BACK_TODOS: folder.scratch("todos.json")} if names.BACK_TODOS in present else {}
+    await asyncio.to_thread(_check_sums, record.host, sums, brought)
+    return _as_at_home(record, Back(session, children, todos, outputs, missing, "family" in present), folder)
+
+
+def _check_sums(host: str, sums: dict[str, str], brought: dict[str, Path]) -> None:
+    """Runners of earlier versions wrote none. With them, every file has one, and every one its file."""
+    for name, path in brought.items() if sums else ():
+        if hashlib.sha256(path.read_bytes()).hexdigest() != sums.get(name):
+            path.unlink()
+            raise IntegrityError(
+                f"{host}: `{name}` differs from what was written there",
+                hint="collect it again: the host keeps its copy",
+            )
+    if gone := sums.keys() - brought.keys():
+        raise IntegrityError(f"{host}: `{min(gone)}` is missing there", hint="was something removed there by hand?")
 
 
 async def _brought(connection: Connection, source: PurePosixPath, target: Path, sha256: str | None) -> Transcript:
@@ -107,7 +133,9 @@ async def fetch_logs(connection: Connection, record: Dispatch, folder: Folder) -
     """Keep the events, so that `logs` works after the run directory is gone. Missing or huge ones are no loss."""
     source = PurePosixPath(path_of(record)) / names.EVENTS
     try:
-        await connection.download(source, folder.events, limit_bytes=LOG_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S)
+        await connection.download(
+            source, folder.events, limit_bytes=LOG_LIMIT_BYTES, timeout_s=DOWNLOAD_TIMEOUT_S, is_resumed=True
+        )
     except (FileNotFoundError, IntegrityError):
         return
 
@@ -198,10 +226,10 @@ def _as_at_home(record: Dispatch, back: Back, folder: Folder) -> Back:
     id_map = record.travel.id_map if record.travel else {}
     if not id_map:
         return back
-    if not folder.home_ids.exists():
+    home = read_sealed(folder.home_ids)
+    if home is None:
         made_there = transcripts.fresh_ids([back.session, *back.children.values()], int(time.time() * 1000))
         home = made_there | transcripts.inverted(id_map)
-        write_whole(folder.home_ids, json.dumps(home).encode())
-    home = json.loads(folder.home_ids.read_bytes())
+        write_sealed(folder.home_ids, home)
     children = {home.get(child, child): transcripts.rename(one, home) for child, one in back.children.items()}
     return replace(back, session=transcripts.rename(back.session, home), children=children)

@@ -10,7 +10,7 @@ from remote_dispatch.dispatch.follow import watch
 from remote_dispatch.dispatch.home import Homecoming, describe_refusals, merge
 from remote_dispatch.dispatch.journal import journaled
 from remote_dispatch.dispatch.report import Step
-from remote_dispatch.dispatch.settle import is_collected, is_recoverable, settle
+from remote_dispatch.dispatch.settle import NEVER_BEGAN, is_collected, is_recoverable, settle
 from remote_dispatch.dispatch.stages import clean_up, look, recover
 from remote_dispatch.errors import ConfigurationError, ConnectionLostError, DeadlinePassedError, RemoteDispatchError
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
@@ -39,6 +39,8 @@ async def bring_home(passage: Passage) -> bool:
         return True
     if status.exists and not status.started and not record.is_cleaned_up:
         await _release(passage)
+    elif not status.exists and record.kind in NEVER_BEGAN:
+        passage.update(lambda current: current.but(is_cleaned_up=True))
     return False
 
 
@@ -124,7 +126,7 @@ def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispa
         "detail": None if end is State.DONE else verdict.detail,
     }
     if record.state in (State.LOST, State.FAILED):
-        changes = {"detail": _after_all(record, outcome, homecoming)}
+        changes = {"detail": _after_all(outcome, homecoming)}
     return record.advance(
         end,
         datetime.now(UTC),
@@ -145,10 +147,10 @@ def _collected(homecoming: Homecoming, outcome: Outcome) -> Collected:
     return Collected.COPY if homecoming.is_copy else Collected.WHOLE
 
 
-def _after_all(record: Dispatch, outcome: Outcome, homecoming: Homecoming) -> str | None:
+def _after_all(outcome: Outcome, homecoming: Homecoming) -> str:
     """Why it ended as it did, now that what there is came home."""
     if outcome.problem != "lost":
-        return homecoming.verdict.detail or record.detail
+        return homecoming.verdict.detail or "OpenCode there could not export the session at first; it is home now"
     if homecoming.new_messages == 0:
         return "the runner was killed on the host before OpenCode began: nothing ran there"
     return "the runner was killed on the host; what OpenCode there had stored by then is home"

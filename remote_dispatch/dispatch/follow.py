@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.dispatch.hand_over import begin_again
@@ -70,24 +71,42 @@ async def watch_events(
 ) -> None:
     """Read the events from the reader's offset to their end. Raises ConnectionLostError."""
     async with connection.open(script("follow"), path_of(record), str(reader.offset)) as channel:
-        _, said = await together(_read_events(channel, reader, on_event), _read_signs(channel, record.host, report))
+        heard = Heard()
+        _, said = await together(
+            _read_events(channel, reader, on_event, heard), _read_signs(channel, record.host, report, heard)
+        )
     if not _END.search(said):
         raise ConnectionLostError(record.host, "the connection was lost")
 
 
-async def _read_events(channel: Channel, reader: EventReader, on_event: Callable[[dict[str, Any]], None]) -> None:
+@dataclass(slots=True)
+class Heard:
+    """What came last, on either stream, puts the limit of silence off."""
+
+    limit: asyncio.Timeout | None = None
+
+    def now(self) -> None:
+        """Something came."""
+        if self.limit is not None and not self.limit.expired():
+            self.limit.reschedule(asyncio.get_running_loop().time() + SILENCE_S)
+
+
+async def _read_events(
+    channel: Channel, reader: EventReader, on_event: Callable[[dict[str, Any]], None], heard: Heard
+) -> None:
     async for chunk in channel.stdout():
+        heard.now()
         for event in reader.feed(chunk):
             on_event(event)
 
 
-async def _read_signs(channel: Channel, host: str, report: Report) -> bytes:
+async def _read_signs(channel: Channel, host: str, report: Report, heard: Heard) -> bytes:
     """Read the signs of life; keep what may be the last line."""
     tail = b""
     signs = aiter(channel.stderr())
     while True:
         try:
-            async with asyncio.timeout(SILENCE_S):
+            async with asyncio.timeout(SILENCE_S) as heard.limit:
                 tail = (tail + await anext(signs))[-200:]
             report(Step("alive", f"{host} is working"))
         except StopAsyncIteration:

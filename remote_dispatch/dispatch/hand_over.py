@@ -9,8 +9,9 @@ from remote_dispatch.dispatch.journal import journaled
 from remote_dispatch.dispatch.report import Step
 from remote_dispatch.dispatch.settle import is_idle, settle
 from remote_dispatch.dispatch.stages import clean_up, launch, look, stage_in, stop
-from remote_dispatch.errors import HostNotReadyError, IntegrityError, RemoteDispatchError
+from remote_dispatch.errors import DivergedError, HostNotReadyError, IntegrityError, RemoteDispatchError
 from remote_dispatch.model import State
+from remote_dispatch.opencode.far import list_far
 from remote_dispatch.runner.status import LaunchState
 
 if TYPE_CHECKING:
@@ -24,20 +25,27 @@ _NOTHING_RAN = "nothing ran there, and the local session is as it was; put the c
 async def hand_over(passage: Passage) -> None:
     """Stage and launch a dispatch that is not known to run. What an earlier try brought there is not sent again.
 
-    Raises HostNotReadyError or IntegrityError when the host cannot begin: then the dispatch has failed, nothing ran,
-    and what was copied is removed.
+    Raises HostNotReadyError, IntegrityError or DivergedError when the host cannot begin: then the dispatch has failed,
+    nothing ran, and what was copied is removed.
     """
     async with passage.store.held(f"dispatch-{passage.dispatch_id}"):
         record = passage.record
         if record.state.rank > State.STAGING.rank:
             return
-        try:
-            status = await _begin(passage, record)
-        except (HostNotReadyError, IntegrityError) as error:
-            await _abandon(passage, error.kind, error.message)
-            raise
+        if record.run_directory is None:
+            passage.update(_never_sent)
+            return
+        status = await look(await passage.connection(), record) if record.state is State.STAGING else None
+        if status is None or not (status.started or status.outcome is not None):
+            status = await _begun(passage, status)
         if status is not None:
             await _note(passage, status)
+
+
+def _never_sent(record: Dispatch) -> Dispatch:
+    """The sender of an earlier version ended before it kept what was to leave."""
+    detail = "it never reached the host; nothing ran: send it again"
+    return record.advance(State.FAILED, datetime.now(UTC), kind="never-sent", detail=detail, is_cleaned_up=True)
 
 
 async def begin_again(passage: Passage) -> None:
@@ -47,21 +55,39 @@ async def begin_again(passage: Passage) -> None:
         await _note(passage, await _launched(passage))
 
 
-async def _begin(passage: Passage, record: Dispatch) -> RunStatus | None:
-    status = await look(await passage.connection(), record) if record.state is State.STAGING else None
-    if status is not None and (status.started or status.outcome is not None):
-        return status
-    if status is None or not status.exists or is_idle(status):
-        await _stage(passage, is_resumed=status is not None)
-    if passage.record.state is State.CANCELLED:
-        await _clean_after_cancel(passage)
-        return None
-    return await _launched(passage)
+async def _begun(passage: Passage, seen: RunStatus | None) -> RunStatus | None:
+    """None when it was cancelled while the files were on their way."""
+    try:
+        if seen is None or not seen.exists or is_idle(seen):
+            await _check_old_copy(passage, seen)
+            await _stage(passage, is_resumed=seen is not None)
+        if passage.record.state is State.CANCELLED:
+            await _clean_after_cancel(passage)
+            return None
+        return await _launched(passage)
+    except (HostNotReadyError, IntegrityError, DivergedError) as error:
+        await _abandon(passage, error.kind, error.message)
+        raise
+
+
+async def _check_old_copy(passage: Passage, seen: RunStatus | None) -> None:
+    """What is deleted there was looked at when the dispatch was planned. Later, it has to be looked at again."""
+    record = passage.record
+    travel = record.travel
+    if passage.is_fresh or travel is None or not travel.replaces or (seen is not None and seen.held == "dead"):
+        return
+    connection, environment = await passage.connection(), passage.link.host.env or {}
+    far = await list_far(connection, travel.opencode or "opencode", travel.session_id, environment)
+    if sum(far.messages.values()) not in (0, travel.held_messages):
+        raise DivergedError(
+            f"{record.host}: the session there has changed since this dispatch was planned",
+            hint="nothing ran there; send the session again",
+        )
 
 
 async def _clean_after_cancel(passage: Passage) -> None:
     """It was cancelled while the files were on their way."""
-    is_removed = await clean_up(await passage.connection(), passage.record)
+    is_removed = await clean_up(await passage.connection(), passage.record, is_unbegun=True)
     passage.folder.drop_outgoing()
     passage.update(lambda current: current.but(is_cleaned_up=is_removed))
 
@@ -108,12 +134,16 @@ async def _note(passage: Passage, status: RunStatus) -> None:
 
 
 async def _abandon(passage: Passage, kind: str | None, why: str | None) -> None:
-    """Remove what was copied, since nothing ran; otherwise the record says where it is."""
+    """Remove what was copied, since nothing ran. Where that is not sure, the dispatch stays as it is."""
     record = passage.record
     try:
-        is_removed = await clean_up(await passage.connection(), record)
+        connection = await passage.connection()
+        is_removed = await clean_up(connection, record, is_unbegun=True)
+        status = None if is_removed else await look(connection, record)
     except RemoteDispatchError:
-        is_removed = False
+        return
+    if status is not None and (status.started or status.held == "yes"):
+        return
     left = "" if is_removed else f"; the copied files are still there, in {record.run_directory}"
     detail = f"{(why or '').removeprefix(f'{record.host}: ')}{left}"
     now = datetime.now(UTC)

@@ -6,7 +6,7 @@ The local session is never edited: new messages are appended; where it moved on 
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
-from remote_dispatch.dispatch.store import write_whole
+from remote_dispatch.dispatch.store import read_sealed, write_sealed, write_whole
 from remote_dispatch.errors import IntegrityError, UnknownNameError
 from remote_dispatch.failpoints import reach
 from remote_dispatch.model import Origin
@@ -83,13 +83,22 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
     session_id = await _bring(merging, arrival.way, parent, children)
     for child in back.missing:
         merging.warnings.append(f"a sub-agent's session stays on {record.host}: it could not be exported ({child})")
+    if not back.is_family_known:
+        merging.warnings.append(f"{record.host} could not say which sub-agents' sessions there are: none came home")
     if back.tool_outputs or back.todos:
         surroundings = await program.surroundings(session_id)
         await _place_tool_outputs(back, surroundings.data_directory)
         await _place_todos(merging, session_id, surroundings.todos)
     verdict = transcripts.judge(transcripts.without_reverted(back.session), sent_ids=sent, brief=None)
     is_copy = arrival.way is transcripts.Way.COPY
-    return Homecoming(session_id, is_copy, len(parent.fresh), verdict, tuple(merging.warnings), bool(back.missing))
+    return Homecoming(
+        session_id,
+        is_copy,
+        len(parent.fresh),
+        verdict,
+        tuple(merging.warnings),
+        bool(back.missing) or not back.is_family_known,
+    )
 
 
 async def _bring(
@@ -166,13 +175,13 @@ def _whole(merging: _Merge, journey: transcripts.Journey, *, is_child: bool = Fa
 
 
 async def _import_copies(merging: _Merge, parent: transcripts.Journey, children: list[transcripts.Journey]) -> str:
-    """The ids are decided once: a merge that is tried again makes no second copy."""
-    plan = merging.folder.copy
-    if not plan.exists():
+    """The ids are decided once: a merge that is tried again makes no second copy, unless the decision was damaged."""
+    copies = await asyncio.to_thread(read_sealed, merging.folder.copy)
+    if copies is None:
         stayed = await _stayed(merging, children)
         copies = await asyncio.to_thread(_copies, merging, parent, [*stayed, *children])
-        await asyncio.to_thread(lambda: write_whole(plan, json.dumps(copies).encode()))
-    first, *others = await asyncio.to_thread(lambda: json.loads(plan.read_bytes()))
+        await asyncio.to_thread(write_sealed, merging.folder.copy, copies)
+    first, *others = copies
     for one in (*others, first):
         await _import(merging, one, Path(merging.origin.directory))
         await _prove(merging, one, None)
@@ -241,7 +250,17 @@ async def _place_tool_outputs(back: Back, data_directory: Path) -> None:
     place.mkdir(mode=0o700, exist_ok=True)
     for name, path in back.tool_outputs.items():
         if not (place / name).exists():
-            await asyncio.to_thread(shutil.copyfile, path, place / name)
+            await asyncio.to_thread(_place, path, place / name)
+
+
+def _place(source: Path, target: Path) -> None:
+    """Whole or not at all: what is there is never overwritten, so a cut one would stay."""
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(source, part)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 async def _place_todos(merging: _Merge, session_id: str, present: tuple[Todo, ...]) -> None:

@@ -49,7 +49,9 @@ async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:
     if is_over(record):
         return record
     if record.state is State.NEW:
-        return await _withdrawn(record, link, store)
+        withdrawn = await _withdrawn(record, link, store)
+        # Unless another command carried it on at that moment.
+        return withdrawn if withdrawn.state is State.CANCELLED else await cancel(withdrawn, link, store)
     connection = await link.connection()
     status = await stop(connection, record)
     if not status.started and status.outcome is None and status.held != "yes":
@@ -63,13 +65,22 @@ async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:
 
 
 async def _withdrawn(record: Dispatch, link: Link, store: Store) -> Dispatch:
-    """Cancel what had not begun. Recorded first: a sender that still copies looks before it launches, and cleans up."""
-    if store.update(record.id, _cancelled).state is not State.CANCELLED:
-        return await cancel(store.load(record.id), link, store)
+    """Cancel what had not begun. Recorded first: a sender that still copies looks before it launches, and cleans up.
+
+    After `stop` no runner begins it any more; what was still here only, and was carried on meanwhile, is left alone.
+    """
+
+    def withdraw(current: Dispatch) -> Dispatch:
+        is_gone_on = record.state is State.NEW and current.state.rank > State.STAGING.rank
+        return current if is_gone_on else _cancelled(current)
+
+    withdrawn = store.update(record.id, withdraw)
+    if withdrawn.state is not State.CANCELLED:
+        return withdrawn
     with store.held_if_free(f"dispatch-{record.id}") as is_alone:
         if not is_alone:
-            return store.load(record.id)
-        is_removed = record.state is State.NEW or await clean_up(await link.connection(), record)
+            return withdrawn
+        is_removed = record.state is State.NEW or await clean_up(await link.connection(), record, is_unbegun=True)
         store.folder(record.id).drop_outgoing()
         return store.update(record.id, lambda current: current.but(is_cleaned_up=is_removed))
 
@@ -78,11 +89,10 @@ def is_over(record: Dispatch) -> bool:
     """Whether nothing of it can be running: a lost one's OpenCode may have outlived its runner."""
     if record.state is State.LOST:
         return is_collected(record)
+    if record.state is State.CANCELLED:
+        return is_collected(record) or record.is_cleaned_up
     return record.state.is_end or record.state is State.FINISHED
 
 
 def _cancelled(record: Dispatch) -> Dispatch:
-    """What was launched meanwhile is not: it has to be ended first."""
-    if record.state.rank > State.STAGING.rank:
-        return record
     return record.advance(State.CANCELLED, datetime.now(UTC), kind="cancelled", detail="nothing had run")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.settle import settle
 from remote_dispatch.dispatch.stages import look
-from remote_dispatch.errors import DivergedError
+from remote_dispatch.errors import DivergedError, IntegrityError, TaskFailedError
 from remote_dispatch.model import State
 
 if TYPE_CHECKING:
@@ -22,9 +22,14 @@ _COPY = "`--copy` sends an independent copy"
 
 async def check_away(request: DispatchRequest, link: Link, store: Store) -> None:
     """Raise DivergedError when another dispatch of this session is under way. Its own host is asked first."""
-    for record in unfinished(store, request.session_id):
+    for record in [] if request.is_copy else unfinished(store, request.session_id):
         known = await _asked(record, link, store) if record.host == link.host.name else record
-        if known.state.rank < State.FINISHED.rank and not request.is_copy:
+        if known.state.rank <= State.STAGING.rank:
+            raise DivergedError(
+                f"this session is about to leave already: dispatch `{record.name}` takes it to {record.host}",
+                hint=f"`remote-dispatch resume {record.name}` carries on, `cancel` gives it up; {_COPY}",
+            )
+        if known.state.rank < State.FINISHED.rank:
             raise DivergedError(
                 f"this session is away already: dispatch `{record.name}` has it on {record.host}",
                 hint=f"wait for it with `remote-dispatch wait {record.name}`; {_COPY}",
@@ -47,8 +52,12 @@ async def _asked(record: Dispatch, link: Link, store: Store) -> Dispatch:
     """What has not reached the host cannot be asked about there."""
     if record.state is State.NEW:
         return record
-    status = await look(await link.connection(), record)
-    return store.update(record.id, lambda current: settle(current, status))
+    try:
+        status = await look(await link.connection(), record)
+        return store.update(record.id, lambda current: settle(current, status))
+    except (TaskFailedError, IntegrityError):
+        # Its run directory is gone, or odd: then what is known here counts.
+        return record
 
 
 def check_here(request: DispatchRequest, source: Source, now_ms: int) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from remote_dispatch.dispatch.link import LONGEST_DELAY_S
 from remote_dispatch.dispatch.report import Step
 from remote_dispatch.errors import DeadlinePassedError
 from remote_dispatch.model import State
@@ -29,6 +32,33 @@ PATIENCE_S = 300.0
 """How long a lost connection is made anew while a command has something to move."""
 FOLLOWING_PATIENCE_S = 24 * 3600.0
 """The same while it only watches."""
+HELD_A_WHILE_S = 10.0
+
+
+@dataclass(slots=True)
+class Losses:
+    """A connection that breaks at once is no connection: patience comes back only after one that held a while."""
+
+    began: float = 0.0
+    count: int = 0
+    last_made: float = -math.inf
+
+    def left_s(self, patience_s: float) -> float:
+        """Note a loss and return how long to go on trying."""
+        now = time.monotonic()
+        if now - self.last_made > HELD_A_WHILE_S:
+            self.began, self.count = now, 0
+        self.count += 1
+        return self.began + patience_s - now
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next try: not at all after the first loss."""
+        return 0.0 if self.count < 2 else min(0.25 * 2**self.count, LONGEST_DELAY_S) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+
+    def made(self) -> None:
+        """Note that there is a connection again."""
+        self.last_made = time.monotonic()
 
 
 @dataclass(slots=True)
@@ -48,8 +78,11 @@ class Passage:
     """Until when, as `time.monotonic` counts."""
     reader: EventReader = field(default_factory=EventReader)
     """The events that were shown: after a lost connection they go on behind the last one."""
+    is_fresh: bool = False
+    """Whether this command planned the dispatch itself, a moment ago."""
     is_new_run: bool = False
     """Whether this command launched the run, so that its events are wanted although it may be over already."""
+    losses: Losses = field(default_factory=Losses)
     has_recovered: bool = False
     """Whether this command had the host export the session again."""
 
@@ -92,8 +125,13 @@ class Passage:
 
         note(lost)
         patience_s = FOLLOWING_PATIENCE_S if record.state is State.RUNNING else PATIENCE_S
+        left_s = self.losses.left_s(patience_s)
+        if left_s <= 0:
+            raise lost
         async with self.waiting():
-            await self.link.again(note, patience_s=patience_s)
+            await asyncio.sleep(self.losses.pause_s)
+            await self.link.again(note, patience_s=left_s)
+        self.losses.made()
         self.update(lambda current: current.but(unreachable_since=None))
         self.report(Step("note", f"connected to {record.host} again", record.name))
 

@@ -156,6 +156,7 @@ def make_outgoing(
             clock_offset_ms=probed.facts.clock_offset_ms,
             id_map=id_map,
             replaces=replaces,
+            held_messages=len(probed.held.get("message", ())) if replaces else None,
             children=tuple(source.children),
             opencode=None if probed.facts.opencode is None else str(probed.facts.opencode),
         ),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.attention import attention
-from remote_dispatch.dispatch.settle import is_collected
+from remote_dispatch.dispatch.settle import NEVER_BEGAN, is_collected
 from remote_dispatch.dispatch.stages import clean_up, look
 from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, IntegrityError, RemoteDispatchError
 from remote_dispatch.model import DISPATCH_ID, Collected, Dispatch, State
@@ -26,13 +26,6 @@ if TYPE_CHECKING:
 
 HOSTS_AT_ONCE = 8
 SWEEP_TIMEOUT_S = 60.0
-_NEVER_BEGAN = frozenset(
-    {
-        *("opencode-missing", "directory", "import-refused", "import-unproved"),
-        *("host-not-ready", "integrity", "never-sent", "cancelled"),
-    }
-)
-"""Kinds of an end before OpenCode was started on the brief."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +71,9 @@ async def prune(
             pruned.kept.append(reason)
         elif record.is_cleaned_up:
             _drop(record, store, pruned, is_dry_run=is_dry_run)
+            if not is_dry_run:
+                # Nothing of it is there; what killed probes left may be.
+                at_hosts[record.host] += []
         else:
             at_hosts[record.host].append(record)
     gate = asyncio.Semaphore(HOSTS_AT_ONCE)
@@ -181,7 +177,7 @@ def _drop(record: Dispatch, store: Store, pruned: Pruned, *, is_dry_run: bool) -
 def may_have_run(record: Dispatch, status: RunStatus) -> bool:
     """Whether OpenCode was started on the brief; where the run directory is gone, whether it may have been."""
     if not status.exists:
-        return record.state.rank > State.STAGING.rank and record.kind not in _NEVER_BEGAN
+        return record.state.rank > State.STAGING.rank and record.kind not in NEVER_BEGAN
     return status.started or (status.outcome is not None and status.outcome.is_started)
 
 

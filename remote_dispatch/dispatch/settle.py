@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from remote_dispatch.runner.status import RunStatus
 
 _PATH_LIMIT = 4096
+NEVER_BEGAN = frozenset(
+    {
+        *("opencode-missing", "directory", "import-refused", "import-unproved"),
+        *("host-not-ready", "integrity", "diverged", "never-sent", "cancelled"),
+    }
+)
+"""Kinds of an end before OpenCode was started on the brief."""
 
 
 def is_home(record: Dispatch) -> bool:
@@ -52,7 +59,7 @@ def settle(record: Dispatch, status: RunStatus) -> Dispatch:
         return _ended(record, status.outcome, now, changes)
     if status.is_lost:
         return _lost(record, now, changes)
-    return record.but(**changes) if is_idle(status) else record.advance(State.RUNNING, now, **changes)
+    return record.advance(State.RUNNING, now, **changes) if status.started else record.but(**changes)
 
 
 def whereabouts(record: Dispatch) -> str:
@@ -71,7 +78,7 @@ def _gone(record: Dispatch) -> Dispatch:
         return record.but(unreachable_since=None)
     raise TaskFailedError(
         f"{record.host}: the run directory of `{record.name}` is gone",
-        hint="was it collected from another machine, or removed by hand?",
+        hint=f"collected from another machine, or removed by hand? `remote-dispatch remove {record.name}` forgets it",
     )
 
 

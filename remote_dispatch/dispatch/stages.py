@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, TypeVar
 
-from remote_dispatch.errors import HostNotReadyError, IntegrityError, TaskFailedError
+from remote_dispatch.errors import ConnectionLostError, HostNotReadyError, IntegrityError, TaskFailedError
 from remote_dispatch.runner.scripts import script
 from remote_dispatch.runner.status import LaunchState, parse_clean, parse_launch, parse_status
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from remote_dispatch.model import Dispatch
-    from remote_dispatch.remote.connection import Connection
+    from remote_dispatch.remote.connection import Completed, Connection
     from remote_dispatch.runner.status import RunStatus
 
 T = TypeVar("T")
@@ -72,13 +72,13 @@ async def recover(connection: Connection, record: Dispatch) -> None:
 async def _launched(connection: Connection, record: Dispatch, *what: str) -> LaunchState:
     values = (path_of(record), str(LAUNCH_WAIT_S), *what)
     completed = await connection.run(script("launch"), *values, timeout_s=LAUNCH_WAIT_S + 60.0)
-    return _read(record, lambda: parse_launch(completed.stdout))
+    return _read(record, completed, lambda: parse_launch(completed.stdout))
 
 
 async def look(connection: Connection, record: Dispatch) -> RunStatus:
     """Ask what the run directory shows."""
     completed = await connection.run(script("status"), path_of(record), timeout_s=STATUS_TIMEOUT_S)
-    return _read(record, lambda: parse_status(completed.stdout, record.id))
+    return _read(record, completed, lambda: parse_status(completed.stdout, record.id))
 
 
 async def events_of(connection: Connection, record: Dispatch) -> bytes:
@@ -94,19 +94,26 @@ async def stop(connection: Connection, record: Dispatch) -> RunStatus:
     completed = await connection.run(
         script("cancel"), path_of(record), str(CANCEL_WAIT_S), timeout_s=CANCEL_WAIT_S + 60.0
     )
-    return _read(record, lambda: parse_status(completed.stdout, record.id))
+    return _read(record, completed, lambda: parse_status(completed.stdout, record.id))
 
 
-async def clean_up(connection: Connection, record: Dispatch) -> bool:
-    """Remove the run directory; False when the host keeps it, because something lives there."""
-    completed = await connection.run(script("clean"), path_of(record), record.id, timeout_s=60.0)
-    return _read(record, lambda: parse_clean(completed.stdout)) is None
+async def clean_up(connection: Connection, record: Dispatch, *, is_unbegun: bool = False) -> bool:
+    """Remove the run directory; False when the host keeps it, because something lives there.
+
+    With `is_unbegun` it is kept, too, where OpenCode was started after all.
+    """
+    word = ("unbegun",) if is_unbegun else ()
+    completed = await connection.run(script("clean"), path_of(record), record.id, *word, timeout_s=60.0)
+    return _read(record, completed, lambda: parse_clean(completed.stdout)) is None
 
 
-def _read(record: Dispatch, parse: Callable[[], T]) -> T:
+def _read(record: Dispatch, completed: Completed, parse: Callable[[], T]) -> T:
+    """Read what a script said. One that was killed, as at a shutdown, says half of it: that is a lost connection."""
     try:
         return parse()
     except ValueError as error:
+        if completed.exit_status != 0:
+            raise ConnectionLostError(record.host, "a command was ended there before it had answered") from error
         raise IntegrityError(
             f"{record.host}: what its run directory shows makes no sense", hint="was something changed there by hand?"
         ) from error

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import hashlib
+import json
 import os
 import re
 import shutil
@@ -14,7 +16,7 @@ import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from pydantic import ValidationError
 
@@ -69,11 +71,15 @@ class Folder:
         return {name: names[name] for name in sorted(names, key=lambda name: (name == MANIFEST, name))}
 
     def keep_outgoing(self, files: Mapping[str, bytes | Path]) -> None:
-        """Keep what is to leave, flushed. The record is stored after it: without one it counts as nothing."""
+        """Keep what is to leave. The record is stored after it: without one it counts as nothing.
+
+        The conversation is flushed; what a power cut makes of the small files, the host's check of the manifest finds.
+        """
         for name, content in files.items():
             target = self.outgoing / name
             make_private(target.parent)
-            _write_flushed(target, content if isinstance(content, bytes) else content.read_bytes())
+            data = content if isinstance(content, bytes) else content.read_bytes()
+            _write_private(target, data, is_flushed=name.endswith(".gz"))
         _flush_directory(self.outgoing)
 
     def drop_outgoing(self) -> None:
@@ -180,8 +186,13 @@ class Store:
         Every change after the first save goes this way: several commands may look after one dispatch.
         """
         folder = self.folder(dispatch_id)
-        with _alone_in(folder.path):
-            return self.save(change(self._read(folder.path / _RECORD)))
+        try:
+            with _alone_in(folder.path):
+                return self.save(change(self._read(folder.path / _RECORD)))
+        except FileNotFoundError as error:
+            raise UnknownNameError(
+                "the dispatch was removed by another command", hint="see what is left with `remote-dispatch list`"
+            ) from error
 
     def load(self, name: str) -> Dispatch:
         """Read a dispatch by name or id. Raises UnknownNameError with the known names."""
@@ -350,11 +361,30 @@ def _read_file(path: Path) -> bytes:
         return file.read()
 
 
-def _write_flushed(path: Path, data: bytes) -> None:
+def write_sealed(path: Path, value: Any) -> None:
+    """Write JSON data whole, with its digest on the first line."""
+    text = json.dumps(value).encode()
+    write_whole(path, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+
+
+def read_sealed(path: Path) -> Any:
+    """Read what `write_sealed` wrote; None where there is nothing, or it was damaged since."""
+    try:
+        digest, _, text = path.read_bytes().partition(b"\n")
+    except OSError:
+        return None
+    if digest[:1] in (b"{", b"["):
+        # Written by an earlier version, without a digest.
+        text, digest = digest, hashlib.sha256(digest).hexdigest().encode()
+    return json.loads(text) if digest == hashlib.sha256(text).hexdigest().encode() else None
+
+
+def _write_private(path: Path, data: bytes, *, is_flushed: bool) -> None:
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if is_flushed:
+            os.fsync(file.fileno())
 
 
 def _flush_directory(path: Path) -> None:

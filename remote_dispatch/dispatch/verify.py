@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import tempfile
 from collections import defaultdict
@@ -11,12 +10,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.collect import read_back
 from remote_dispatch.dispatch.settle import is_collected
 from remote_dispatch.dispatch.stages import look
+from remote_dispatch.dispatch.store import read_sealed
 from remote_dispatch.dispatch.tasks import together
 from remote_dispatch.errors import IntegrityError, RemoteDispatchError, UnknownNameError
 from remote_dispatch.model import Dispatch, State
@@ -184,14 +184,20 @@ def _ids_at_home(record: Dispatch, folder: Folder) -> dict[str, str]:
     travelling = transcripts.inverted(record.travel.id_map) if record.travel else {}
     if not (travelling and folder.home_ids.exists()):
         return travelling
-    decided: dict[str, str] = json.loads(folder.home_ids.read_bytes())
+    decided: dict[str, str] = _sealed(folder.home_ids)
     return decided
 
 
 def _copies_made(folder: Folder) -> list[Transcript]:
     if not folder.copy.exists():
         return []
-    return [transcripts.parse(transcripts.dump(one)) for one in json.loads(folder.copy.read_bytes())]
+    return [transcripts.parse(transcripts.dump(one)) for one in _sealed(folder.copy)]
+
+
+def _sealed(path: Path) -> Any:
+    if (value := read_sealed(path)) is None:
+        raise IntegrityError(f"`{path.name}` is damaged")
+    return value
 
 
 async def _read_here(record: Dispatch, folder: Folder, kept: _Kept, program: Program) -> Family:

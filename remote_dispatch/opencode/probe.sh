@@ -192,6 +192,9 @@ main() {
   cache=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/catalogue-$(identity)
   scratch=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/probe.$$
   mkdir -p "$scratch" || { say no_cache yes && return; }
+  # Whoever asked may have gone: the first word to nobody ends this, and leaves nothing.
+  trap 'rm -rf "$scratch"' EXIT
+  trap 'exit 1' HUP INT PIPE TERM
   TMPDIR=$scratch
   export TMPDIR
   if [ -n "$session" ]; then held "$session" "$scratch/held" >"$scratch/held.said" & fi
@@ -204,7 +207,6 @@ main() {
   wait
   [ -f "$scratch/held.said" ] && cat "$scratch/held.said"
   blob held "$scratch/held"
-  rm -rf "$scratch"
   say probed yes
 }
 main "$@"

@@ -1,6 +1,7 @@
 # shellcheck shell=sh disable=SC2154 # common.sh assigns
-# clean RUN_DIRECTORY DISPATCH_ID: removes a run directory that nobody uses; prints `removed`, or `kept` and why:
-# path (it is not this dispatch's run directory), held (a runner lives), running (its OpenCode lives), failed.
+# clean RUN_DIRECTORY DISPATCH_ID [unbegun]: removes a run directory that nobody uses; prints `removed`, or `kept` and
+# why: path (it is not this dispatch's run directory), held (a runner lives), running (its OpenCode lives), begun (it was
+# to go because nothing ran, and something did), failed.
 
 keep() {
   echo "kept $1"
@@ -25,6 +26,7 @@ if [ -d "$1" ]; then
   enter "$1" || keep failed
   read_lock
   case $held in yes | unowned) keep held ;; esac
+  [ "${3:-}" != unbegun ] || [ ! -e started ] || keep begun
   [ -e outcome.json ] || [ -z "$(marked_processes)" ] || keep running
   stop_all "$(processes_with REMOTE_DISPATCH_CALL)"
   remove_copies_outside "$2"

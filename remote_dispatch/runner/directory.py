@@ -52,6 +52,8 @@ BACK_CHILDREN_LIST = "back-children.txt"
 BACK_TODOS = "back-todos.json"
 """A JSON array of `session_id content status priority position`, of our session and all below it."""
 BACK_TOOL_OUTPUT = "back-tool-output"
+BACK_SUMS = "back-sums"
+"""Lines `sha256  name` for todos, sub-agents' back-files as they travel, and tool outputs."""
 BACK_BUNDLE = "back.bundle"
 OUTCOME = "outcome.json"
 

@@ -78,6 +78,14 @@ collect_tool_output() {
   done <"$run/referred" 2>/dev/null
 }
 
+# What is in no other digest, as `sha256  name`.
+write_sums() (
+  cd -- "$run" || return 1
+  for file in back-todos.json back-children/*.json.gz back-tool-output/tool_*; do
+    [ ! -f "$file" ] || echo "$(digest "$file")  $file"
+  done >"back-sums.$part" && mv -f "back-sums.$part" back-sums
+)
+
 export_main() {
   printf '' >"$run/references" # not `:`, which ends the shell where it cannot be redirected
   query after.tsv &
@@ -92,6 +100,7 @@ export_rest() {
   write_todos
   export_children
   collect_tool_output
+  write_sums
 }
 
 # The model may have removed the directory that it worked in, and OpenCode starts only in one that exists.

@@ -322,6 +322,8 @@ mark_started() {
   echo "$run_began" >"$run/started.$part" || fail no-space || return 1
   bounded 20 sync "$run/started.$part" 2>/dev/null || :
   mv -f "$run/started.$part" "$run/started" || fail no-space || return 1
+  # A power cut must not take the name away again: what has started is never started again.
+  bounded 20 sync "$run" 2>/dev/null || :
   is_started=true
 }
 

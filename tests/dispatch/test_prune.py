@@ -39,11 +39,11 @@ def names(pair: Pair) -> list[str]:
     return [record.name for record in pair.store.all()]
 
 
-async def test_what_is_home_goes_and_no_host_is_asked_about_it(pair: Pair) -> None:
+async def test_what_is_home_goes_and_its_host_is_only_swept(pair: Pair) -> None:
     record = pair.record(*RAN, State.DONE, **WHOLE, is_cleaned_up=True)
     assert (await pruned(pair)).removed == [record.name]
     assert list(pair.store.root.iterdir()) == []
-    assert pair.there.connections == 0
+    assert pair.there.connections == 1
 
 
 async def test_a_run_directory_that_was_left_goes_with_its_record(pair: Pair) -> None:

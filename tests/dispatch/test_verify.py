@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.store import write_sealed
 from remote_dispatch.dispatch.verify import RunFile, Verified, verify
 from remote_dispatch.errors import HostNotReadyError, HostUnreachableError
 from remote_dispatch.model import Collected, Dispatch, State
@@ -196,7 +196,7 @@ async def test_fresh_ids_of_the_journey_are_those_of_home_again(pair: Pair) -> N
     folder = pair.store.folder(record.id)
     folder.session.write_bytes(transcripts.dump(session))
     folder.back.write_bytes(packed(both))
-    folder.home_ids.write_text(json.dumps(home_ids))
+    write_sealed(folder.home_ids, home_ids)
     verified = await found(pair, record)
     assert columns(verified) == ["eee"] * 4
     assert [one.id for one in verified.sessions] == [session["info"]["id"]]
@@ -207,7 +207,7 @@ async def test_a_result_that_came_as_a_copy_is_looked_for_there(pair: Pair) -> N
     folder = pair.store.folder(record.id)
     whole = transcripts.parse(await exported(pair.there, record))
     copies = transcripts.as_copy(first(whole, 2), whole["messages"][2:], host="box", now_ms=1_700_000_000_000)
-    folder.copy.write_text(json.dumps(copies))
+    write_sealed(folder.copy, copies)
     await pair.here.bring_in(copies[0])
     copied = {"collected": Collected.COPY, "copy_session_id": copies[0]["info"]["id"]}
     record = pair.store.save(record.but(**copied))

@@ -366,6 +366,7 @@ def places(tmp_path: Any) -> Iterator[Places]:
     made.end()
 
 
+@pytest.mark.whole
 @pytest.mark.timeout(0 if EXAMPLES else 900)
 @pytest.mark.parametrize("number", range(PARTS))
 def test_dispatches_survive_everything_in_any_order(places: Places, number: int) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.zygote import IS_POSSIBLE, Zygote
 from tests.rig.world import World
 
 if TYPE_CHECKING:
@@ -18,8 +19,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.whole)
 
 
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote | None]:
+    """What starts the command line quickly; None where that is impossible."""
+    if not IS_POSSIBLE:
+        yield None
+        return
+    with Zygote() as zygote:
+        yield zygote
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, zygote: Zygote | None) -> Iterator[World]:
     """A laptop and the host `pi`, with the stub as OpenCode on both."""
-    with World(tmp_path) as world:
+    with World(tmp_path, starter=zygote) as world:
         yield world
