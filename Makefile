@@ -2,6 +2,7 @@
 # make test    lint, types and the whole suite (what lands must pass it)
 # make quick   the inner loop: no real OpenCode and no whole dispatches, under a minute
 # make slow    tests that take minutes
+# make faults  the whole fault matrix (SEED=1 JOBS=cores); writes its table into docs/reliability.md
 # make lint    format, lint, types, import directions, shell
 # make bench   benchmarks, by hand
 
@@ -13,7 +14,7 @@ SHELL_FILES := $(shell find . \( -name .venv -o -name .cache -o -name .git \) -p
 PYTHON_JOBS ?= auto
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test quick slow lint format bench
+.PHONY: help setup demo test quick slow faults lint format bench
 
 help:
 	@sed -n 's/^# make /make /p' Makefile
@@ -51,6 +52,9 @@ quick: .venv/.installed
 
 slow: setup
 	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m slow
+
+faults: setup
+	$(BIN)/python -m tests.faults --write $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 
 bench: setup
 	$(BIN)/python -m benchmarks

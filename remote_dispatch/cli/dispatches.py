@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from remote_dispatch.cli import events
 from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.options import ServerOption, Timeout
-from remote_dispatch.cli.output import Answer, JsonFlag, note, print_fields, print_table, run_async, run_command, stream
+from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_async, run_command
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
 from remote_dispatch.text import clean
@@ -71,7 +71,7 @@ def logs(
     """Print what OpenCode did on the host: text, tools, todos, errors."""
     run_command(
         "logs",
-        lambda: run_async(_logs(name, _desk(hosts_file), is_followed=is_followed, is_json=is_json)),
+        lambda: run_async(events.show(name, _desk(hosts_file), is_followed=is_followed, is_json=is_json)),
         is_json=is_json,
     )
 
@@ -229,54 +229,6 @@ def _attention(record: Dispatch) -> dict[str, str] | None:
 
     needed = attention(record)
     return {"reason": needed.reason, "command": needed.command} if needed else None
-
-
-async def _logs(name: str, desk: Desk, *, is_followed: bool, is_json: bool) -> Answer:
-    from remote_dispatch.dispatch.stages import events_of
-    from remote_dispatch.runner.events import EventReader
-
-    record = desk.store.load(name)
-    kept = desk.store.folder(record.id).events
-    if kept.exists():
-        _print_events(EventReader().feed(kept.read_bytes()), is_json=is_json)
-        return Answer(data={"name": record.name})
-    async with desk.link_of(record) as link:
-        if is_followed:
-            await _follow_events(record, link, is_json=is_json)
-        else:
-            _print_events(EventReader().feed(await events_of(await link.connection(), record)), is_json=is_json)
-    return Answer(data={"name": record.name})
-
-
-async def _follow_events(record: Dispatch, link: Link, *, is_json: bool) -> None:
-    from remote_dispatch.dispatch.follow import watch_events
-    from remote_dispatch.dispatch.passage import FOLLOWING_PATIENCE_S
-    from remote_dispatch.errors import ConnectionLostError
-    from remote_dispatch.runner.events import EventReader
-
-    offset = 0
-    while True:
-        reader = EventReader(offset=offset)
-        try:
-            connection = await link.connection()
-            await watch_events(connection, record, reader, lambda event: _print_events([event], is_json=is_json))
-        except ConnectionLostError:
-            offset = reader.offset
-            await link.again(lambda error: note(error.message), patience_s=FOLLOWING_PATIENCE_S)
-        else:
-            return
-
-
-def _print_events(events: Iterable[dict[str, Any]], *, is_json: bool) -> None:
-    from remote_dispatch.cli.screen import line_of, marks_for
-    from remote_dispatch.runner.events import describe
-
-    for event in events:
-        progress = describe(event)
-        if is_json:
-            stream({"type": "event", "event": event})
-        elif progress is not None and (line := line_of(progress, marks_for(sys.stdout))):
-            typer.echo(line)
 
 
 async def _resume(names: list[str], desk: Desk, screen: Screen, timeout_s: float | None, server: str | None) -> Answer:

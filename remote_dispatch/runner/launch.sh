@@ -47,7 +47,7 @@ report_unless_ended() {
 # Ends with `failed` when, for a second, the runner started here is gone and nobody holds or takes the lock.
 notice_death() {
   case $held in
-    no | dead) [ -n "$runner_pid" ] && [ -n "$(start_time "$runner_pid")" ] || deaths=$((deaths + 1)) ;;
+    no | dead | unowned) [ -n "$runner_pid" ] && [ -n "$(start_time "$runner_pid")" ] || deaths=$((deaths + 1)) ;;
     *) deaths=0 ;;
   esac
   [ "$deaths" -lt 5 ] || report_unless_ended failed

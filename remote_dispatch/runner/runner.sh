@@ -48,7 +48,7 @@ take_lock() {
 }
 
 own_lock() {
-  name_process "$mine/owner" $$ || exit 0
+  name_process "$mine/owner" $$ || { rm -f "$mine/owner.$$"; rmdir "$mine"; exit 0; } 2>/dev/null
   [ ! -d "$mine/next" ] || exit 0
 }
 

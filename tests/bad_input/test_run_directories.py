@@ -277,6 +277,7 @@ def test_files_with_names_that_leave_their_directory_are_left_there(shared_world
     (finished.run / "back-tool-output/tool_link").symlink_to("/etc/passwd")
     for name in ("ses_..", "ses_$(id)", "x"):
         _plant(finished.run / "back-children" / f"{name}.json.gz", _child_of(finished.session, OTHER))
+    (finished.run / "back-sums").unlink()
     (finished.run / "back-children.txt").write_text("../../x\nses_../../x\n\x1b]0;owned\x07\n$(touch canary)\n")
     assert finished.collect().exit_code in (0, 3)
     assert shared_world.laptop.sessions().count(OTHER) == 0
@@ -331,6 +332,7 @@ TODOS = {
 def test_todos_that_make_no_sense_are_left_out_or_cleaned(shared_world: World, todos: bytes) -> None:
     finished = Finished(shared_world)
     (finished.run / "back-todos.json").write_bytes(todos)
+    (finished.run / "back-sums").unlink()
     assert finished.collect().exit_code in (0, 3)
     rows = shared_world.laptop.query("select * from todo where session_id = ?", finished.session)
     assert controls_in(" ".join(str(row["content"]) for row in rows)) == ""

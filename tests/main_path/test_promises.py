@@ -133,9 +133,11 @@ async def test_a_killed_question_is_no_end_of_a_dispatch_that_runs(pair: Pair) -
     record = pair.record(State.STAGING, session_id=SESSION)
     pair.put_run(record, outcome=False)
 
+    connection = _FirstAnswerCut()
+
     @asynccontextmanager
     async def connect(host: Host) -> AsyncIterator[Connection]:
-        yield _FirstAnswerCut()
+        yield connection
 
     async with Link(a_host(), connect) as link:
         with suppress(IntegrityError):

@@ -9,7 +9,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.real.conftest import Machines
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_every_message_of_a_result_that_came_as_a_copy_is_the_same_in_all_places(machines: Machines) -> None:

@@ -36,9 +36,8 @@ MARK = "This conversation was handed over to another machine"
 ENVELOPE = {"schema", "command", "ok", "data", "error"}
 
 _NAMED_COMMAND = re.compile(r"remote-dispatch ([a-z]+)(?: ([a-z][a-z-]*))?")
-_NAMED_DISPATCH = re.compile(
-    r"`remote-dispatch (?:show|logs -f|logs|wait|collect|cancel|resume|verify|remove) ([a-z][a-z0-9-]+)`"
-)
+_VERBS = "show|logs -f|logs|wait|collect|cancel|resume|verify|remove"
+_NAMED_DISPATCH = re.compile(rf"`remote-dispatch (?:{_VERBS}) ([a-z][a-z0-9-]+)`")
 _RUN_LOG = '#!/bin/sh\n[ -f {variables} ] && . {variables}\nprintf "%s\\n" "$1 $2 $3" >>{calls}\nexec {program} "$@"\n'
 
 Transcript = dict[str, Any]

@@ -1,0 +1,50 @@
+"""A part of the matrix in every run of the suite; `make faults` plays all of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.faults.matrix import is_long, matrix, smoke
+from tests.faults.play import play
+from tests.faults.scenario import Scenario
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.faults.zygote import Zygote
+
+
+@pytest.mark.parametrize("scenario", smoke(), ids=lambda one: one.name)
+def test_nothing_is_lost_and_nothing_runs_twice(scenario: Scenario, tmp_path: Path, zygote: Zygote | None) -> None:
+    result = play(scenario, tmp_path / "world", zygote)
+    if result.skipped:
+        pytest.skip(result.skipped)
+    assert not result.broken, "\n".join([scenario.name, *map(str, result.broken)])
+
+
+def test_the_matrix_holds_a_thousand_scenarios_and_each_name_once() -> None:
+    names = [one.name for one in matrix()]
+    assert len(set(names)) == len(names) >= 1000
+
+
+def test_a_scenario_is_known_by_its_name() -> None:
+    assert all(Scenario.parse(one.name) == one for one in matrix())
+
+
+def test_the_smoke_set_has_some_of_every_kind_that_is_quick() -> None:
+    quick = {one.kind for one in matrix() if not is_long(one)}
+    assert {one.kind for one in smoke()} == quick
+    assert len(smoke()) >= 100
+
+
+def test_another_seed_plays_the_same_matrix_with_other_chances() -> None:
+    first, second = matrix(1), matrix(2)
+    assert [one.point for one in first] == [one.point for one in second]
+    assert not {one.seed for one in first} & {one.seed for one in second}
+
+
+def test_a_fault_that_does_not_happen_is_no_success(tmp_path: Path, zygote: Zygote | None) -> None:
+    result = play(Scenario("kill-local", "nowhere.before"), tmp_path / "world", zygote)
+    assert [one.invariant for one in result.broken] == ["void"]
