@@ -84,6 +84,7 @@ def _damage() -> Iterator[Line]:
     yield from _lines("damage-back", _harmed(damage.BACK), MODES, ("collect",))
     yield from _lines("damage-back", _harmed(("events.jsonl",)), ("detached",), ("wait",))
     yield from _lines("damage-here", _harmed(damage.HERE), ("round-trip",), ("resume",))
+    yield from _lines("damage-here", ("session.json:flip",), ("round-trip",), ("resume", "collect") * 3)
 
 
 def _harmed(files: Iterable[str]) -> list[str]:
