@@ -73,7 +73,7 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
     """
     origin = record.origin or await _usual_origin(record, program)
     merging = _Merge(record, back, folder, program, int(time.time() * 1000), origin)
-    parent = await _journey(merging, folder.session, back.session)
+    parent = await _journey(merging, folder.session, back.session, record.origin.digest if record.origin else "")
     sent = transcripts.message_ids(parent.sent) if parent.sent else ()
     own_id = parent.sent["info"]["id"] if parent.sent else back.session["info"]["id"]
     transcripts.check_back(back.session, session_id=own_id, base_ids=sent)
@@ -123,14 +123,26 @@ async def _usual_origin(record: Dispatch, program: Program) -> Origin:
     return Origin(agent=agent, model=model, directory=str(record.request.local_directory))
 
 
-async def _journey(merging: _Merge, sent: Path, back: Transcript) -> transcripts.Journey:
-    """A session as it left, as it came back, and as it is here now."""
-    left = await asyncio.to_thread(_left, sent)
+async def _journey(merging: _Merge, sent: Path, back: Transcript, digest: str = "") -> transcripts.Journey:
+    """A session as it left, as it came back, and as it is here now.
+
+    Where the kept file was damaged, what came back, which holds all of it, stands for what left.
+    """
+    try:
+        left = await asyncio.to_thread(_left, sent, digest)
+    except IntegrityError:
+        left = None
+        merging.warnings.append("the session as it left, kept here, was damaged: what came back was taken for it")
     return transcripts.Journey(left, back, await _local(merging.program, back["info"]["id"], merging.folder))
 
 
-def _left(path: Path) -> Transcript | None:
-    return transcripts.without_reverted(transcripts.parse(path.read_bytes())) if path.exists() else None
+def _left(path: Path, digest: str = "") -> Transcript | None:
+    if not path.exists():
+        return None
+    left = transcripts.parse(path.read_bytes())
+    if digest and transcripts.digest(left) != digest:
+        raise IntegrityError("the session as it left was changed since")
+    return transcripts.without_reverted(left)
 
 
 async def _stayed(merging: _Merge, changed: list[transcripts.Journey]) -> list[transcripts.Journey]:

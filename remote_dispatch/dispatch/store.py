@@ -13,7 +13,7 @@ import shutil
 import stat
 import tempfile
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -373,9 +373,10 @@ def read_sealed(path: Path) -> Any:
         digest, _, text = path.read_bytes().partition(b"\n")
     except OSError:
         return None
-    if digest[:1] in (b"{", b"["):
+    if digest[:1] in (b"{", b"[") and not text:
         # Written by an earlier version, without a digest.
-        text, digest = digest, hashlib.sha256(digest).hexdigest().encode()
+        with suppress(ValueError):
+            return json.loads(digest)
     return json.loads(text) if digest == hashlib.sha256(text).hexdigest().encode() else None
 
 

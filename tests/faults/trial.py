@@ -209,6 +209,9 @@ class Trial:
         end = time.monotonic() + POINT_S
         while not condition():
             if self.current is None or self.current.process.poll() is not None:
+                # It may have ended since the condition was asked.
+                if condition():
+                    return
                 self._note_end()
                 if condition():
                     return

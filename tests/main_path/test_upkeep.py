@@ -161,6 +161,7 @@ def test_a_host_that_does_not_answer_is_exit_5_with_what_can_be_said(world: Worl
 def test_what_is_home_goes_and_what_is_only_there_stays(world: World, gate: Path) -> None:
     world.round_trip("!say done", "--session", world.local_session(), "--name", "home")
     finished(world, "there")
+    assert world.cli("show", "there", "--json").data["state"] == "finished"
     world.send(f"!wait {gate}", "--session", world.local_session(), "--name", "busy")
     planned = world.cli("prune", "--dry-run", "--json")
     assert (planned.exit_code, planned.data["removed"]) == (0, ["home"])
@@ -168,7 +169,7 @@ def test_what_is_home_goes_and_what_is_only_there_stays(world: World, gate: Path
     ran = world.cli("prune", "--json")
     assert (ran.data["removed"], ran.data["kept"]) == (["home"], planned.data["kept"])
     assert {one["name"]: one["command"] for one in ran.data["kept"]} == {
-        "there": "remote-dispatch wait there",
+        "there": "remote-dispatch collect there",
         "busy": "remote-dispatch wait busy",
     }
     assert len(world.dispatch_folders()) == 2
