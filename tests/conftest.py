@@ -10,8 +10,10 @@ import pytest
 
 from tests.rig.guard import guard_the_real_home
 from tests.rig.real import real_opencode
+from tests.rig.zygote import IS_POSSIBLE, Zygote
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 __all__ = ["real_opencode"]
@@ -34,3 +36,13 @@ def private_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
     monkeypatch.setenv("HOME", str(home))
     return home
+
+
+@pytest.fixture(scope="session")
+def zygote() -> Iterator[Zygote | None]:
+    """What starts the command line quickly; None where that is impossible."""
+    if not IS_POSSIBLE:
+        yield None
+        return
+    with Zygote() as zygote:
+        yield zygote

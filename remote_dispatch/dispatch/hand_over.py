@@ -50,7 +50,6 @@ def _never_sent(record: Dispatch) -> Dispatch:
 
 async def begin_again(passage: Passage) -> None:
     """Launch what lies on the host: its runner ended before it began, as after a reboot."""
-    passage.update(lambda current: current.but(unreachable_since=None))
     async with passage.store.held(f"dispatch-{passage.dispatch_id}"):
         await _note(passage, await _launched(passage))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.faults.play import Result, play
-from tests.faults.zygote import IS_POSSIBLE, Zygote
 from tests.rig.guard import guard_the_real_home
+from tests.rig.zygote import IS_POSSIBLE, Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,7 +13,7 @@ from tests.faults.scenario import Scenario
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.faults.zygote import Zygote
+    from tests.rig.zygote import Zygote
 
 
 @pytest.mark.parametrize("scenario", smoke(), ids=lambda one: one.name)

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.faults.zygote import IS_POSSIBLE, Zygote
 from tests.rig.world import World
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from tests.rig.zygote import Zygote
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,18 +20,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.whole)
 
 
-@pytest.fixture(scope="session")
-def zygote() -> Iterator[Zygote | None]:
-    """What starts the command line quickly; None where that is impossible."""
-    if not IS_POSSIBLE:
-        yield None
-        return
-    with Zygote() as zygote:
-        yield zygote
-
-
 @pytest.fixture
 def world(tmp_path: Path, zygote: Zygote | None) -> Iterator[World]:
     """A laptop and the host `pi`, with the stub as OpenCode on both."""
     with World(tmp_path, starter=zygote) as world:
         yield world
+
+
+@pytest.fixture
+def gate(world: World) -> Path:
+    """A file that a brief waits for: `!wait GATE`."""
+    return world.host.home / "gate"

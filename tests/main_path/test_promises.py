@@ -16,6 +16,7 @@ from remote_dispatch.remote.connection import Completed
 from remote_dispatch.remote.local import LocalConnection
 from tests.dispatch.machines import Pair
 from tests.dispatch.values import SESSION, a_host
+from tests.main_path.texts import orders
 from tests.rig.sshd import wait_until
 from tests.rig.stub import a_transcript
 
@@ -26,21 +27,6 @@ if TYPE_CHECKING:
     from remote_dispatch.model import Host
     from remote_dispatch.remote.connection import Connection
     from tests.rig.world import World
-
-
-@pytest.fixture
-def gate(world: World) -> Path:
-    """A file that a brief waits for: `!wait GATE`."""
-    return world.host.home / "gate"
-
-
-def orders(world: World, **points: str) -> dict[str, str]:
-    """Order what happens at points of the command line: `stage_before="kill"`."""
-    directory = world.directory / "orders"
-    directory.mkdir(exist_ok=True)
-    for point, action in points.items():
-        (directory / point.replace("_", ".")).write_text(action)
-    return {"REMOTE_DISPATCH_FAILPOINTS": str(directory)}
 
 
 def test_what_was_seen_to_import_and_never_began_can_be_cancelled(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.main_path.texts import briefs, said
+from tests.main_path.texts import briefs, orders, said
 from tests.rig.sshd import wait_until
 from tests.rig.stub import a_transcript
 
@@ -15,21 +15,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.rig.world import World
-
-
-@pytest.fixture
-def gate(world: World) -> Path:
-    """A file that a brief waits for: `!wait GATE`."""
-    return world.host.home / "gate"
-
-
-def orders(world: World, **points: str) -> dict[str, str]:
-    """Order what happens at points of the command line: `stage_before="kill"`."""
-    directory = world.directory / "orders"
-    directory.mkdir(exist_ok=True)
-    for point, action in points.items():
-        (directory / point.replace("_", ".")).write_text(action)
-    return {"REMOTE_DISPATCH_FAILPOINTS": str(directory)}
 
 
 def kill_runner(world: World) -> None:

@@ -17,12 +17,6 @@ if TYPE_CHECKING:
     from tests.rig.world import Ran, World
 
 
-@pytest.fixture
-def gate(world: World) -> Path:
-    """A file that a brief waits for: `!wait GATE`."""
-    return world.host.home / "gate"
-
-
 def texts(ran: Ran) -> list[str]:
     return [line["text"] for line in ran.streams if line["type"] == "text"]
 

@@ -20,12 +20,6 @@ if TYPE_CHECKING:
     from tests.rig.world import World
 
 
-@pytest.fixture
-def gate(world: World) -> Path:
-    """A file that a brief waits for: `!wait GATE`."""
-    return world.host.home / "gate"
-
-
 def finished(world: World, name: str = "kumo", prompt: str = "!say done") -> str:
     """Send a session one-way, wait for the end of its run, and return its id."""
     session = world.local_session()

@@ -1,10 +1,13 @@
-"""Short ways to read a transcript."""
+"""Short ways to read a transcript, and to have accidents happen."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.rig.world import MARK
+
+if TYPE_CHECKING:
+    from tests.rig.world import World
 
 Transcript = dict[str, Any]
 
@@ -26,3 +29,12 @@ def times(transcript: Transcript) -> list[int]:
 
 def _text(message: dict[str, Any]) -> str:
     return "".join(part["text"] for part in message["parts"] if part["type"] == "text")
+
+
+def orders(world: World, **points: str) -> dict[str, str]:
+    """Order what happens at points of the command line: `stage_before="kill"`."""
+    directory = world.directory / "orders"
+    directory.mkdir(exist_ok=True)
+    for point, action in points.items():
+        (directory / point.replace("_", ".")).write_text(action)
+    return {"REMOTE_DISPATCH_FAILPOINTS": str(directory)}

@@ -79,7 +79,7 @@ class Zygote:
         self._socket, other = socket.socketpair()
         with other:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.faults.zygote", str(other.fileno())],
+                [sys.executable, "-m", "tests.rig.zygote", str(other.fileno())],
                 cwd=REPOSITORY,
                 env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", "LANG": "C.UTF-8"},
                 pass_fds=[other.fileno()],
