@@ -248,6 +248,8 @@ class Dispatch(BaseModel):
     answer: str | None = None
     """The host's last answer, once home."""
     unreachable_since: datetime | None = None
+    stays_there: bool = False
+    """Whether a sub-agent's session could not come home: it is in the host's OpenCode only."""
     is_cleaned_up: bool = False
     """Whether the run directory on the host was removed."""
 

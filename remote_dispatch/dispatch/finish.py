@@ -132,6 +132,7 @@ def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispa
         datetime.now(UTC),
         **changes,
         collected=_collected(homecoming, outcome),
+        stays_there=homecoming.is_partial,
         session_id=record.session_id or homecoming.session_id,
         copy_session_id=homecoming.session_id if homecoming.is_copy else None,
         new_messages=homecoming.new_messages,

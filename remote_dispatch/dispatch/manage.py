@@ -80,7 +80,8 @@ async def _withdrawn(record: Dispatch, link: Link, store: Store) -> Dispatch:
     with store.held_if_free(f"dispatch-{record.id}") as is_alone:
         if not is_alone:
             return withdrawn
-        is_removed = record.state is State.NEW or await clean_up(await link.connection(), record, is_unbegun=True)
+        has_left = withdrawn.reached(State.STAGING) is not None
+        is_removed = not has_left or await clean_up(await link.connection(), record, is_unbegun=True)
         store.folder(record.id).drop_outgoing()
         return store.update(record.id, lambda current: current.but(is_cleaned_up=is_removed))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,13 @@ from remote_dispatch.dispatch.attention import attention
 from remote_dispatch.dispatch.settle import NEVER_BEGAN, is_collected
 from remote_dispatch.dispatch.stages import clean_up, look
 from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, IntegrityError, RemoteDispatchError
-from remote_dispatch.model import DISPATCH_ID, Collected, Dispatch, State
+from remote_dispatch.model import DISPATCH_ID, Dispatch, State
 from remote_dispatch.runner.scripts import script
 from remote_dispatch.runner.status import parse_sweep
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from datetime import datetime
 
     from remote_dispatch.dispatch.link import Link
@@ -99,7 +101,7 @@ def reason_to_keep(record: Dispatch, before: datetime | None) -> Kept | None:
         return Kept(record.name, why, command or f"remote-dispatch wait {record.name}")
     if before is not None and record.history[-1].at >= before:
         return Kept(record.name, "it has ended only lately")
-    if record.collected is Collected.PARTIAL and record.state is not State.LOST:
+    if record.stays_there:
         why = f"a sub-agent's session is on {record.host} only"
         return Kept(record.name, why, f"remote-dispatch remove {record.name}")
     if is_collected(record) or record.is_cleaned_up or record.state is not State.LOST:
@@ -121,16 +123,23 @@ async def _prune_host(
         async with link_to(host) as link:
             connection = await link.connection()
             while waiting:
-                reason = await _asked(connection, waiting[0], is_dry_run=is_dry_run)
-                record = waiting.pop(0)
-                if reason is None:
-                    _drop(record, store, pruned, is_dry_run=is_dry_run)
-                else:
-                    pruned.kept.append(reason)
+                with _alone(waiting[0], store, is_dry_run=is_dry_run) as is_alone:
+                    busy = Kept(waiting[0].name, "another command works on it")
+                    reason = await _asked(connection, waiting[0], is_dry_run=is_dry_run) if is_alone else busy
+                    record = waiting.pop(0)
+                    if reason is None:
+                        _drop(record, store, pruned, is_dry_run=is_dry_run)
+                    else:
+                        pruned.kept.append(reason)
             if not is_dry_run and (swept := await _sweep_host(connection)):
                 pruned.leftovers[host] = swept
     except RemoteDispatchError as error:
         pruned.kept += [Kept(record.name, error.message, is_trouble=True) for record in waiting]
+
+
+def _alone(record: Dispatch, store: Store, *, is_dry_run: bool) -> AbstractContextManager[bool]:
+    """Nobody copies, launches or removes it meanwhile. A dry run makes no lock."""
+    return nullcontext(enter_result=True) if is_dry_run else store.held_if_free(f"dispatch-{record.id}")
 
 
 async def _asked(connection: Connection, record: Dispatch, *, is_dry_run: bool) -> Kept | None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remote_dispatch.dispatch import Link, Store, ask
+from remote_dispatch.dispatch import Link, Store, ask, cancel
 from remote_dispatch.errors import HostUnreachableError
 from remote_dispatch.model import Collected, State
-from tests.dispatch.values import a_host, stored
+from tests.dispatch.machines import Pair
+from tests.dispatch.values import NOON, a_host, stored
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,3 +41,14 @@ async def test_a_host_that_does_not_answer_leaves_an_end_that_was_reached_meanwh
             await ask(record, link, store)
     kept = store.load(record.id)
     assert (kept.state, kept.collected, kept.unreachable_since) == (State.DONE, Collected.WHOLE, None)
+
+
+async def test_what_was_copied_since_a_cancel_looked_is_removed_too(tmp_path: Path) -> None:
+    pair = Pair.at(tmp_path)
+    seen = pair.record()
+    pair.store.update(seen.id, lambda one: one.advance(State.STAGING, NOON))
+    run = pair.put_run(seen, started=False, outcome=False)
+    async with pair.there.link() as link:
+        cancelled = await cancel(seen, link, pair.store)
+    assert (cancelled.state, cancelled.is_cleaned_up) == (State.CANCELLED, True)
+    assert not run.exists()

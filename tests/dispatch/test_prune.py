@@ -283,3 +283,18 @@ async def test_another_command_at_work_on_it_is_waited_for_only_briefly(pair: Pa
             await remove(record, None, pair.store, patience_s=0.1)
     await remove(record, None, pair.store)
     assert names(pair) == []
+
+
+async def test_what_another_command_works_on_stays(pair: Pair) -> None:
+    record = pair.record(*RAN, State.DONE, **WHOLE)
+    pair.put_run(record)
+    async with pair.store.held(f"dispatch-{record.id}"):
+        told = await pruned(pair)
+    assert ([one.why for one in told.kept], told.removed) == (["another command works on it"], [])
+    assert (await pruned(pair)).removed == [record.name]
+
+
+async def test_what_is_partly_on_the_host_only_stays_whatever_its_end(pair: Pair) -> None:
+    for end in (State.DONE, State.LOST):
+        pair.record(*RAN, end, **{**WHOLE, "stays_there": True}, is_cleaned_up=True)
+    assert (await pruned(pair)).removed == []
