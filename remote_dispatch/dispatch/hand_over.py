@@ -65,6 +65,10 @@ async def _begun(passage: Passage, seen: RunStatus | None) -> RunStatus | None:
             return None
         return await _launched(passage)
     except (HostNotReadyError, IntegrityError, DivergedError) as error:
+        if passage.record.state is State.CANCELLED:
+            # It was taken away under our hands.
+            await _clean_after_cancel(passage)
+            return None
         await _abandon(passage, error.kind, error.message)
         raise
 
