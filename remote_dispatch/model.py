@@ -244,6 +244,8 @@ class Dispatch(BaseModel):
     """The local session that holds the result."""
     copy_session_id: str | None = None
     new_messages: int | None = None
+    last_message_id: str | None = None
+    """The newest message that came home, by its id here."""
     warnings: tuple[str, ...] = ()
     answer: str | None = None
     """The host's last answer, once home."""

@@ -136,6 +136,7 @@ def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispa
         session_id=record.session_id or homecoming.session_id,
         copy_session_id=homecoming.session_id if homecoming.is_copy else None,
         new_messages=homecoming.new_messages,
+        last_message_id=homecoming.last_message_id,
         answer=verdict.answer,
         warnings=tuple(dict.fromkeys(warnings)),
     )

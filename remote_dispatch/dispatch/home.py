@@ -21,6 +21,8 @@ from remote_dispatch.model import Origin
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from remote_dispatch.dispatch.collect import Back
     from remote_dispatch.dispatch.store import Folder
     from remote_dispatch.model import Dispatch, Todo
@@ -37,6 +39,8 @@ class Homecoming:
     is_copy: bool
     new_messages: int
     verdict: Verdict
+    last_message_id: str | None = None
+    """The newest message that came home, by its id here."""
     warnings: tuple[str, ...] = ()
     is_partial: bool = False
     """Whether a sub-agent's session stays on the host."""
@@ -80,7 +84,7 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
     children = [await _journey(merging, folder.child(child), one) for child, one in back.children.items()]
     arrival = transcripts.decide(parent, children, wants_copy=record.request.is_copy)
     merging.warnings += arrival.warnings
-    session_id = await _bring(merging, arrival.way, parent, children)
+    session_id, last_message_id = await _bring(merging, arrival.way, parent, children)
     for child in back.missing:
         merging.warnings.append(f"a sub-agent's session stays on {record.host}: it could not be exported ({child})")
     if not back.is_family_known:
@@ -96,6 +100,7 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
         is_copy,
         len(parent.fresh),
         verdict,
+        last_message_id,
         tuple(merging.warnings),
         bool(back.missing) or not back.is_family_known,
     )
@@ -103,8 +108,11 @@ async def merge(record: Dispatch, back: Back, folder: Folder, program: Program) 
 
 async def _bring(
     merging: _Merge, way: transcripts.Way, parent: transcripts.Journey, children: list[transcripts.Journey]
-) -> str:
-    """Sub-agents' sessions first: once the parent shows the result, everything it points to is there."""
+) -> tuple[str, str | None]:
+    """Sub-agents' sessions first: once the parent shows the result, everything it points to is there.
+
+    Returns the session that holds it, and the newest message of it there.
+    """
     if way is transcripts.Way.COPY:
         return await _import_copies(merging, parent, children)
     if way is not transcripts.Way.NOTHING:
@@ -114,7 +122,7 @@ async def _bring(
             await _bring_one(merging, child, directory, is_child=True)
         await reach("merge.children")
         await _bring_one(merging, parent, directory)
-    return str(parent.back["info"]["id"])
+    return str(parent.back["info"]["id"]), _last_id(parent.fresh)
 
 
 async def _usual_origin(record: Dispatch, program: Program) -> Origin:
@@ -186,7 +194,9 @@ def _whole(merging: _Merge, journey: transcripts.Journey, *, is_child: bool = Fa
     return transcripts.additions(base, [*base["messages"], *placed])
 
 
-async def _import_copies(merging: _Merge, parent: transcripts.Journey, children: list[transcripts.Journey]) -> str:
+async def _import_copies(
+    merging: _Merge, parent: transcripts.Journey, children: list[transcripts.Journey]
+) -> tuple[str, str | None]:
     """The ids are decided once: a merge that is tried again makes no second copy, unless the decision was damaged."""
     copies = await asyncio.to_thread(read_sealed, merging.folder.copy)
     if copies is None:
@@ -197,7 +207,11 @@ async def _import_copies(merging: _Merge, parent: transcripts.Journey, children:
     for one in (*others, first):
         await _import(merging, one, Path(merging.origin.directory))
         await _prove(merging, one, None)
-    return str(first["info"]["id"])
+    return str(first["info"]["id"]), _last_id(first["messages"])
+
+
+def _last_id(messages: Sequence[Message]) -> str | None:
+    return str(messages[-1]["info"]["id"]) if messages else None
 
 
 def _copies(merging: _Merge, parent: transcripts.Journey, children: list[transcripts.Journey]) -> list[Transcript]:

@@ -60,9 +60,9 @@ async def _asked(record: Dispatch, link: Link, store: Store) -> Dispatch:
         return record
 
 
-def check_here(request: DispatchRequest, source: Source, now_ms: int) -> None:
+def check_here(request: DispatchRequest, source: Source, store: Store, now_ms: int) -> None:
     """Raise DivergedError when a turn of the session is open on this machine, and it is not the one that asks."""
-    if request.is_forced or source.is_new:
+    if request.is_forced or source.is_new or _ends_as_it_came_home(source, store):
         return
     if transcripts.is_busy(source.session, changed_ms=source.changed_ms, now_ms=now_ms):
         raise DivergedError(
@@ -71,15 +71,27 @@ def check_here(request: DispatchRequest, source: Source, now_ms: int) -> None:
         )
 
 
-def check_there(request: DispatchRequest, host: str, probed: Probed, database: str | None) -> None:
+def check_there(request: DispatchRequest, host: str, probed: Probed, source: Source, store: Store) -> None:
     """Raise DivergedError when the host has the session under way, or is the very OpenCode that it is in."""
-    if database is not None and probed.database == database:
+    if source.database is not None and probed.database == source.database:
         raise DivergedError(
             f"{host} is this machine: the session is in the same OpenCode database",
             hint="go on with it here, or choose a host with an OpenCode of its own",
         )
-    if (probed.is_busy or probed.running) and not request.is_copy:
+    is_busy = probed.is_busy and not (_ends_as_it_came_home(source, store) and _is_all_here(probed, source))
+    if (is_busy or probed.running) and not request.is_copy:
         raise DivergedError(
             f"this session is being worked on already on {host}",
             hint=f"wait until that has ended; {_COPY}",
         )
+
+
+def _ends_as_it_came_home(source: Source, store: Store) -> bool:
+    """A turn that was killed on the host came home without its end, and is open nowhere."""
+    last = transcripts.message_ids(source.session)[-1:]
+    return bool(last) and any(record.last_message_id == last[0] for record in store.all())
+
+
+def _is_all_here(probed: Probed, source: Source) -> bool:
+    """Whether the session was left alone there since it came home."""
+    return probed.held["message"] <= {one for session in source.family for one in transcripts.message_ids(session)}

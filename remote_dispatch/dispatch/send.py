@@ -100,8 +100,8 @@ async def make_plan(
     check_host(host)
     source, probed = await _both(request, link, program, folder, report)
     now_ms = int(time.time() * 1000)
-    check_here(request, source, now_ms)
-    check_there(request, host.name, probed, source.database)
+    check_here(request, source, store, now_ms)
+    check_there(request, host.name, probed, source, store)
     origin = origin_of(source)
     try:
         choice = choose(request, host, origin, probed.catalogue)

@@ -52,7 +52,9 @@ def test_what_is_where_it_should_be_is_not_resumed(world: World, gate: Path) -> 
     world.await_end()
 
 
-def test_a_run_whose_runner_was_killed_is_lost_and_still_comes_home(world: World, gate: Path) -> None:
+def test_a_run_whose_runner_was_killed_is_lost_and_comes_home_and_the_session_can_leave_again(
+    world: World, gate: Path
+) -> None:
     session = world.local_session()
     world.round_trip(f"!say before\n!wait {gate}\n!say after", "--session", session, "--name", "kumo", "--detach")
     kill_runner(world)
@@ -66,6 +68,8 @@ def test_a_run_whose_runner_was_killed_is_lost_and_still_comes_home(world: World
     again = world.cli("collect", "kumo", "--json")
     assert (again.exit_code, again.data) == (1, ran.data)
     assert world.count_runs() == 1
+    sent = world.send("!say and again", "--session", session, "--name", "nebu")
+    assert sent.exit_code == 0, sent.stderr
 
 
 def test_what_opencode_does_without_its_runner_is_waited_for(world: World, gate: Path) -> None:
