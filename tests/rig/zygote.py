@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import remote_dispatch
+from remote_dispatch.hosts import jsonc
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -194,15 +195,16 @@ def _run(argv: list[str]) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def _import_everything() -> None:
-    """All of the product, so that nothing of it is imported, or looked at, after the fork."""
+def _warm_up() -> None:
+    """All of the product is imported, so that nothing of it is looked at after the fork, and its parser is built."""
     for module in pkgutil.walk_packages(remote_dispatch.__path__, "remote_dispatch."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    jsonc.parse("{}")
 
 
 if __name__ == "__main__":
-    _import_everything()
+    _warm_up()
     gc.freeze()
     with contextlib.suppress(ConnectionError):
         _serve(socket.socket(fileno=int(sys.argv[1])))
