@@ -48,7 +48,7 @@ test: setup lint
 	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) --dist worksteal -m "not slow"
 
 quick: .venv/.installed
-	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m "not real and not slow and not whole"
+	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m "not real and not slow and not whole and not thorough"
 
 slow: setup
 	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m slow

@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs a host is too slow for the inner loop."""
+    """A thousand cases are too many for the inner loop."""
     for item in items:
-        is_ours = Path(__file__).parent in item.path.parents
-        if is_ours and {"world", "shared_world"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.whole)
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from tests.rig.stub import a_transcript
 if TYPE_CHECKING:
     from tests.opencode.conftest import Box
 
+pytestmark = pytest.mark.thorough
+
 USUAL_PLACES = [
     ".opencode/bin",
     ".local/bin",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.remote.conftest import Road
     from tests.rig.sshd import Sshd
 
+pytestmark = pytest.mark.thorough
+
 WORK = ["idle", "run", "silent run", "open", "upload", "download", "new channel"]
 TICK = "while sleep 0.01; do echo tick; done"
 LARGE = 64_000_000

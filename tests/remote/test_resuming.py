@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from tests.remote.conftest import Road
     from tests.rig.sshd import Sshd
 
+pytestmark = pytest.mark.thorough
+
 SIZE = 12_000_000
 CUTS = [5_000_000, 8_000_000, 11_900_000]
 WINDOW = BLOCK_BYTES * BLOCKS_IN_FLIGHT

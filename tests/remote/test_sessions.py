@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from remote_dispatch.remote.ssh_connection import SshConnection
     from tests.rig.sshd import Sshd
 
+pytestmark = pytest.mark.thorough
+
 FOLLOW = 'echo first; until [ -e "$1" ]; do sleep 0.02; done; echo last'
 TICK = "while sleep 0.1; do echo tick; done"
 

@@ -10,9 +10,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from remote_dispatch.runner.job import Payload
 from remote_dispatch.runner.status import parse_clean, parse_end, parse_sweep
 from tests.runner.conftest import DISPATCH, Host, is_alive, under_two_shells, wait_until
+
+pytestmark = pytest.mark.thorough
 
 
 def test_following_prints_every_byte_and_then_how_it_ended(host: Host) -> None:

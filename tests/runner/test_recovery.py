@@ -19,6 +19,8 @@ from remote_dispatch.runner.status import LaunchState, parse_end
 from tests.rig.stub import a_transcript, packed
 from tests.runner.conftest import Host, is_alive, put, under_two_shells, wait_until
 
+pytestmark = pytest.mark.thorough
+
 
 def opencode_pid(host: Host) -> int:
     """Wait for OpenCode and return its process id."""

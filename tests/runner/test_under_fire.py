@@ -21,6 +21,8 @@ from tests.runner.conftest import Host, is_alive, under_two_shells, wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.thorough
+
 needs_mount = pytest.mark.skipif(os.geteuid() != 0, reason="needs to mount a small file system")
 # Between the end of one step and the beginning of the next nothing happens.
 POINTS = [point for point in RUNNER_POINTS if not point.endswith(".after")]
