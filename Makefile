@@ -2,7 +2,7 @@
 # make test    lint, types and the whole suite (what lands must pass it)
 # make quick   the inner loop: no real OpenCode and no whole dispatches, under a minute
 # make slow    tests that take minutes
-# make faults  the whole fault matrix (SEED=1 JOBS=cores); writes its table into docs/reliability.md
+# make faults  the whole fault matrix (SEED=1 JOBS=cores; its table goes into docs/reliability.md), then random histories
 # make lint    format, lint, types, import directions, shell
 # make bench   benchmarks, by hand
 
@@ -12,6 +12,8 @@ OPENCODE_DIRECTORY := .cache/opencode
 SHELL_FILES := $(shell find . \( -name .venv -o -name .cache -o -name .git \) -prune -o -name '*.sh' -print) $(wildcard .ci/run)
 # PYTHON_JOBS limits the tests that run at the same time; each real OpenCode wants a core and half a gigabyte.
 PYTHON_JOBS ?= auto
+# HISTORIES is how many random histories of commands and mishaps `make faults` plays: under six minutes on 4 cores.
+HISTORIES ?= 200
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test quick slow faults lint format bench
@@ -55,6 +57,8 @@ slow: setup
 
 faults: setup
 	$(BIN)/python -m tests.faults --write $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
+	@echo "$(HISTORIES) random histories of commands, crashes and mishaps:"
+	REMOTE_DISPATCH_TEST_EXAMPLES=$(HISTORIES) $(BIN)/python -m pytest -q -n $(PYTHON_JOBS) tests/machine
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -1,6 +1,6 @@
 """`python -m tests.faults`: plays the matrix, prints a summary, and writes it into the docs.
 
-Exit status: 0 when every scenario passed, 1 otherwise.
+Exit status: 0 when every scenario passed, 1 otherwise, 2 when the real OpenCode is missing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from tests.faults import report
 from tests.faults.crowd import play_all
 from tests.faults.matrix import DEFAULT_SEED, is_long, matrix, smoke
+from tests.faults.real import MissingError, find_opencode, is_real
 from tests.faults.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -32,6 +33,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Play what was asked for."""
     options = _options(argv)
     scenarios = _chosen(options)
+    if any(map(is_real, scenarios)):
+        try:
+            find_opencode()
+        except MissingError as error:
+            print(error, file=sys.stderr)
+            return 2
     root = Path(tempfile.mkdtemp(prefix="faults-", dir=options.directory))
     print(f"{len(scenarios)} scenarios, seed {options.seed}, {options.jobs} at once, below {root}", flush=True)
     began = time.monotonic()

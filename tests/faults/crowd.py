@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tests.faults.scenario import Scenario
 
 PREFIXES = ("XDG_", "OPENCODE_", "REMOTE_DISPATCH_", "SSH_AUTH_SOCK")
+KEPT = "REMOTE_DISPATCH_TEST_"
 
 
 class _Worker:
@@ -35,7 +36,7 @@ def play_all(scenarios: Sequence[Scenario], jobs: int, root: Path) -> Iterator[R
 
 
 def _begin(root: Path) -> None:
-    for name in [name for name in os.environ if name.startswith(PREFIXES)]:
+    for name in [name for name in os.environ if name.startswith(PREFIXES) and not name.startswith(KEPT)]:
         del os.environ[name]
     guard_the_real_home()
     os.environ["HOME"] = tempfile.mkdtemp(prefix="home-", dir=root)

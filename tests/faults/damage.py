@@ -173,7 +173,7 @@ def send_and_wait_for_the_end(trial: Trial) -> None:
     """Hand the session over, and wait until the run on the host has its outcome."""
     send = trial.commands()[0]
     trial.run(*send)
-    wait_until((trial.run_directory / "outcome.json").exists, "the run did not end", timeout_s=ENDED_S)
+    wait_until((trial.run_directory / "outcome.json").exists, "the run did not end", timeout_s=ENDED_S * trial.pace)
 
 
 def check_claim(trial: Trial, said: Said) -> None:

@@ -92,7 +92,7 @@ def kill_opencode(trial: Trial) -> None:
     trial.expected = frozenset({"failed"})
     trial.gate.unlink()
     trial.drive_until(lambda: _events(trial) > 0, "the turn")
-    wait_until(lambda: _has_settled(trial), "the turn did not get to its gate", timeout_s=EVENTS_S)
+    wait_until(lambda: _has_settled(trial), "the turn did not get to its gate", timeout_s=EVENTS_S * trial.pace)
     for pid in turns(trial):
         os.kill(pid, signal.Signals[trial.scenario.point])
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from remote_dispatch.dispatch.journal import POINTS
 from remote_dispatch.runner.points import RECOVERY_POINTS, RUNNER_POINTS
 from tests.faults import damage, disks, meanwhile
+from tests.faults.real import BEGINNING, is_real
 from tests.faults.scenario import ENDINGS, MODES, TASKS, Scenario
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ SEEDS_APART = 10_000
 """Between the numbers that two seeds of the matrix give to its scenarios."""
 
 LONG: frozenset[str] = frozenset({"strand", "crowd-32"})
-RICH = frozenset({"damage-back", "damage-here", "meanwhile"})
+RICH = frozenset({"damage-back", "damage-here", "meanwhile", "real-damage-back", "real-meanwhile"})
 """Kinds that need sub-agents, todos and tool outputs."""
 KILLED_AT = ("launch.after", "follow.begun", "fetch.begun", "merge.imported")
 HOWS = ("kill", "drop")
 SIGNALS = ("SIGKILL", "SIGSEGV", "SIGTERM")
+SMOKE_ON_REAL = {("real-kill-runner", "runner.run.running")}
+"""Kind and point of the scenario on the real OpenCode that is in the smoke set: each costs half a minute."""
 
 
 def matrix(seed: int = DEFAULT_SEED) -> list[Scenario]:
@@ -32,17 +35,22 @@ def matrix(seed: int = DEFAULT_SEED) -> list[Scenario]:
     tasks = cycle(TASKS)
     return [
         Scenario(kind, point, mode, "rich" if kind in RICH else next(tasks), ending, next(numbers))
-        for group in (_kills(), _hosts(), _network(), _doors(), _damage(), _disks(), _crowds(), _meanwhile())
+        for group in (_kills(), _hosts(), _network(), _doors(), _damage(), _disks(), _crowds(), _meanwhile(), _real())
         for kind, point, mode, ending in group
     ]
 
 
 def smoke(seed: int = DEFAULT_SEED) -> list[Scenario]:
-    """Return the part for every `make test`: some of every kind, evenly taken from all of it, none of the long ones."""
-    quick = [one for one in matrix(seed) if not is_long(one)]
+    """Return the part for every `make test`: some of every kind, evenly taken from all of it, none of the long ones.
+
+    Of those on the real OpenCode only two.
+    """
+    scenarios = matrix(seed)
+    quick = [one for one in scenarios if not (is_long(one) or is_real(one))]
     kinds = {one.kind: [other for other in quick if other.kind == one.kind] for one in quick}
     shares = {kind: max(1, len(found) * SMOKE_COUNT // len(quick)) for kind, found in kinds.items()}
-    return [found[place * len(found) // shares[kind]] for kind, found in kinds.items() for place in range(shares[kind])]
+    some = [found[place * len(found) // shares[kind]] for kind, found in kinds.items() for place in range(shares[kind])]
+    return [*some, *(one for one in scenarios if (one.kind, one.point) in SMOKE_ON_REAL)]
 
 
 def is_long(scenario: Scenario) -> bool:
@@ -139,3 +147,22 @@ def _doors() -> Iterator[Line]:
     for kind in ("host-key-changed", "key-refused", "unreachable"):
         yield from _lines(kind, away, ("round-trip",), ("resume",))
         yield from _lines(kind, ("kill:stage.begun", "drop:runner.export.written"), ("detached",), ("wait", "collect"))
+
+
+def _real() -> Iterator[Line]:
+    """On the real OpenCode."""
+    for kind, points, mode in (
+        ("kill-local", ("stage.done", "launch.after", "follow.begun"), "round-trip"),
+        ("kill-local", ("fetch.begun", "merge.imported", "judge.begun"), "detached"),
+        ("kill-runner", ("runner.import.after", "runner.run.running"), "round-trip"),
+        ("kill-runner", ("runner.export.written", "runner.outcome.written"), "one-way"),
+        ("kill-opencode", ("SIGKILL", "SIGTERM"), "round-trip"),
+        ("kill-sshd", ("launch.begun", "runner.run.running", "fetch.begun"), "round-trip"),
+        ("reboot", ("runner.import.before", "runner.run.running"), "round-trip"),
+        ("kill-local-anytime", ("20000",), "round-trip"),
+        ("cut-up", ("moving",), "round-trip"),
+        ("cut-down", ("moving",), "round-trip"),
+        ("meanwhile", ("message:fetch.begun", "deleted:launch.after"), "round-trip"),
+        ("damage-back", ("back.json.gz:flip", "back-children+:cut"), "detached"),
+    ):
+        yield from _lines(BEGINNING + kind, points, (mode,), ("resume",))

@@ -94,6 +94,14 @@ def brief_twice(case: Case) -> None:
     on_the_host(case, ses_old=(*BASE, *TURN, message("7", OLD, "user", f"see to {TOKEN}")))
 
 
+def ask_the_model_twice(case: Case) -> None:
+    case.asked = (f"see to {TOKEN}", f"see to {TOKEN}")
+
+
+def praise_what_the_model_never_saw(case: Case) -> None:
+    case.asked = ("something else",)
+
+
 def append_twice(case: Case) -> None:
     at_home(case, ses_copy=TURN)
 
@@ -173,6 +181,8 @@ def print_no_envelope(case: Case) -> None:
         (change_a_message, "I1"),
         (run_twice, "I2"),
         (brief_twice, "I2"),
+        (ask_the_model_twice, "I2"),
+        (praise_what_the_model_never_saw, "I3"),
         (append_twice, "I2"),
         (bring_another_answer, "I3"),
         (bring_no_child, "I3"),
@@ -203,6 +213,21 @@ def test_ids_and_times_are_no_content() -> None:
     other = message("2", OTHER, "user", "see ses_xyz", agent="build")
     assert one.content == other.content
     assert one.content != message("1", OLD, "user", "see it", agent="plan").content
+
+
+def test_a_turn_has_one_first_request_whatever_follows_it(tmp_path: Path) -> None:
+    log = tmp_path / "requests.jsonl"
+    asked = [{"role": "user", "content": f"see to {TOKEN}"}]
+    turns = [
+        (False, asked),
+        (True, [{"role": "user", "content": "a title, please"}]),
+        (False, [*asked, {"role": "assistant", "content": ""}, {"role": "tool", "content": "worked"}]),
+    ]
+    log.write_text("".join(json.dumps({"is_title": one, "messages": messages}) + "\n" for one, messages in turns))
+    assert list(oracle.first_requests(log)) == [f'"see to {TOKEN}"']
+    case = a_case()
+    case.asked = tuple(oracle.first_requests(log))
+    assert oracle.judge(case) == []
 
 
 def test_a_repeated_command_that_changes_something_is_seen() -> None:

@@ -6,17 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.faults.__main__ import main
 from tests.faults.matrix import is_long, matrix, smoke
 from tests.faults.play import play
+from tests.faults.real import is_real
 from tests.faults.scenario import Scenario
+from tests.rig.real import VARIABLE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.rig.zygote import Zygote
 
+ON_REAL = [pytest.mark.real, pytest.mark.timeout(600)]
 
-@pytest.mark.parametrize("scenario", smoke(), ids=lambda one: one.name)
+
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(one, marks=ON_REAL if is_real(one) else [], id=one.name) for one in smoke()],
+)
 def test_nothing_is_lost_and_nothing_runs_twice(scenario: Scenario, tmp_path: Path, zygote: Zygote | None) -> None:
     result = play(scenario, tmp_path / "world", zygote)
     if result.skipped:
@@ -33,10 +41,24 @@ def test_a_scenario_is_known_by_its_name() -> None:
     assert all(Scenario.parse(one.name) == one for one in matrix())
 
 
-def test_the_smoke_set_has_some_of_every_kind_that_is_quick() -> None:
-    quick = {one.kind for one in matrix() if not is_long(one)}
-    assert {one.kind for one in smoke()} == quick
-    assert len(smoke()) >= 100
+def test_the_smoke_set_has_some_of_every_kind_that_is_quick_on_the_stub() -> None:
+    quick = {one.kind for one in matrix() if not (is_long(one) or is_real(one))}
+    on_the_stub = [one for one in smoke() if not is_real(one)]
+    assert {one.kind for one in on_the_stub} == quick
+    assert len(on_the_stub) >= 100
+
+
+def test_the_smoke_set_has_a_scenario_on_the_real_opencode() -> None:
+    assert [one for one in smoke() if is_real(one)]
+    assert len([one for one in matrix() if is_real(one)]) >= 20
+
+
+def test_the_matrix_is_not_begun_where_the_real_opencode_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(VARIABLE, "/nowhere/opencode")
+    assert main([]) == 2
+    assert "OpenCode is missing" in capsys.readouterr().err
 
 
 def test_another_seed_plays_the_same_matrix_with_other_chances() -> None:

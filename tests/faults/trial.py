@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from remote_dispatch.demo.provider import ScriptedModel
 from tests.rig import oracle
 from tests.rig.oracle import Broken, Said, Sent
 from tests.rig.proxy import Proxy, redirect
@@ -37,7 +38,12 @@ POINT_S = 60.0
 RESTING_S = 8.0
 """How long processes may take to go after the last command."""
 AGED_S = 2 * 3600
+PACE_ON_REAL = 4
+"""How much longer everything may take with the real OpenCode: a dispatch starts it 30 times, for a second of CPU."""
 FAILPOINTS = "REMOTE_DISPATCH_FAILPOINTS"
+WAITING = {False: "!wait {gate}", True: "!bash until [ -e {gate} ]; do sleep 0.1; done"}
+LONG_OUTPUT = {False: f"!output tool_{'A' * 26} a long text", True: "!bash seq 20000"}
+"""Of the stub, and of the real OpenCode with the scripted model."""
 
 
 class VoidError(Exception):
@@ -57,7 +63,7 @@ class Trial:
     """What a fault works with; use as a context manager.
 
     `expected` are the states that are right in the end: `none` stands for a dispatch that was never recorded.
-    `has_proxy` puts a proxy before the host.
+    `has_proxy` puts a proxy before the host. `opencode` is a real OpenCode in place of the stub.
     """
 
     scenario: Scenario
@@ -65,6 +71,7 @@ class Trial:
     starter: Starter | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     has_proxy: bool = False
+    opencode: Path | None = None
     expected: frozenset[str] = frozenset({"done"})
     changed: set[str] = field(default_factory=set)
     gone: set[str] = field(default_factory=set)
@@ -91,7 +98,8 @@ class Trial:
         for orders in (self.orders_here, self.orders_there):
             orders.mkdir(parents=True)
         variables = {FAILPOINTS: str(self.orders_there)}
-        world = World(self.directory, starter=self.starter, host_variables=variables, **self.options)
+        options = {**self._real_options(), **self.options}
+        world = World(self.directory, starter=self.starter, host_variables=variables, **options)
         self.world = self._stack.enter_context(world)
         if self.has_proxy:
             self.proxy = self._stack.enter_context(Proxy(world.sshd.port))
@@ -133,6 +141,24 @@ class Trial:
         """The only dispatch on the laptop."""
         return self.world.dispatch_folders()[-1]
 
+    @property
+    def pace(self) -> int:
+        """By what every limit of time is multiplied."""
+        return 1 if self.opencode is None else PACE_ON_REAL
+
+    @property
+    def requests(self) -> Path:
+        """Where the scripted model notes what it was asked, one JSON object a line."""
+        return self.directory / "requests.jsonl"
+
+    def _real_options(self) -> dict[str, Any]:
+        """Start the model that a real OpenCode asks; the stub needs none."""
+        if self.opencode is None:
+            return {}
+        model = self._stack.enter_context(ScriptedModel(log=self.requests))
+        # By another name than the host's address: OpenCode stores the URL of a provider that fails.
+        return {"opencode": self.opencode, "model_url": model.url.replace("127.0.0.1", "localhost")}
+
     def _furnish(self) -> None:
         """Two sessions at home and one on the host, work trees on both sides, and an open gate."""
         for machine in (self.world.laptop, self.world.host):
@@ -152,14 +178,16 @@ class Trial:
 
     def prompt(self, token: str) -> str:
         """What the model on the host is asked for."""
+        is_real = self.opencode is not None
         first = {
             "say": ["!say first"],
             "tool": ["!say first", "!bash echo worked"],
             "child": ["!say first", "!task a part of it"],
             "rich": ["!say first", "!todo one;two", "!task a part of it", "!write task-file some text",
-                     f"!output tool_{'A' * 26} a long text", "!bash echo worked"],
+                     LONG_OUTPUT[is_real], "!bash echo worked"],
         }[self.scenario.task]  # fmt: skip
-        return "\n".join([f"Please see to {token}.", *first, f"!wait {self.gate}", "!say the answer"])
+        waiting = WAITING[is_real].format(gate=self.gate)
+        return "\n".join([f"Please see to {token}.", *first, waiting, "!say the answer"])
 
     # --- orders
 
@@ -206,7 +234,7 @@ class Trial:
         """Give command after command until this is so. Raises VoidError where it never is."""
         if not self.sent:
             self._waiting = [*self.commands(), *self.further]
-        end = time.monotonic() + POINT_S
+        end = time.monotonic() + POINT_S * self.pace
         while not condition():
             if self.current is None or self.current.process.poll() is not None:
                 # It may have ended since the condition was asked.
@@ -241,10 +269,12 @@ class Trial:
     def note(self, running: Running, timeout_s: float = COMMAND_S) -> Said:
         """Wait for the end of a command and keep what it said."""
         try:
-            ran = running.end(timeout_s)
+            ran = running.end(timeout_s * self.pace)
         except subprocess.TimeoutExpired as error:
             words = " ".join(running.arguments)
-            raise HangError(f"`{words}` still ran after {timeout_s:.0f} s: {running.stderr()[-400:]}") from error
+            raise HangError(
+                f"`{words}` still ran after {timeout_s * self.pace:.0f} s: {running.stderr()[-400:]}"
+            ) from error
         self.said.append(Said(ran.arguments, ran.exit_code, ran.stdout, ran.stderr))
         return self.said[-1]
 
@@ -314,7 +344,7 @@ class Trial:
             self.run("collect", sent.name)
         self.run("resume")
         broken = [*oracle.repeated(after, self.pictures(), self.said[mark:]), *self._tidy(final.values())]
-        if settled_s > self.limit_s:
+        if settled_s > self.limit_s * self.pace:
             broken.append(Broken("I5 states", f"it took {settled_s:.0f} s"))
         return [*oracle.judge(self._case(final, after)), *broken]
 
@@ -330,6 +360,7 @@ class Trial:
             changed=frozenset(self.changed),
             gone=frozenset(self.gone),
             is_unreadable=self.is_unreadable,
+            asked=None if self.opencode is None else tuple(oracle.first_requests(self.requests)),
         )
 
     def _tidy(self, shown: Iterable[dict[str, Any]]) -> list[Broken]:
@@ -341,7 +372,7 @@ class Trial:
         self.run("prune")
         homes = (self.world.laptop.home, self.world.host.home)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not any(map(oracle.living, homes)), "", timeout_s=RESTING_S)
+            wait_until(lambda: not any(map(oracle.living, homes)), "", timeout_s=RESTING_S * self.pace)
         is_home = ("whole", "copy")
         open_ids = [one["id"] for one in shown if "id" in one and one.get("collected") not in is_home]
         return list(oracle.leftovers(self.before, homes, open_ids))

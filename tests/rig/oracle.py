@@ -172,6 +172,14 @@ def _runs(home: Path) -> Iterator[str]:
             yield words[2]
 
 
+def first_requests(log: Path) -> Iterator[str]:
+    """From the scripted model's own log: the user's message of each request that was the first one of its turn."""
+    for line in log.read_text().splitlines() if log.exists() else ():
+        request = json.loads(line)
+        if not request["is_title"] and request["messages"][-1]["role"] == "user":
+            yield json.dumps(request["messages"][-1]["content"])
+
+
 def living(home: Path) -> dict[int, str]:
     """Return every process whose HOME is this one, with its arguments; those that only wait to be reaped are dead."""
     found = {}
@@ -245,6 +253,8 @@ class Case:
     """Local sessions that the case itself deleted."""
     is_unreadable: bool = False
     """Whether something that was needed to bring the result home stays broken: then it may stay on the host."""
+    asked: tuple[str, ...] | None = None
+    """What `first_requests` returns, where a scripted model was asked at all: the stub asks none."""
     host_changes: Callable[[str], bool] = field(default=lambda path: path.startswith("task-"))
     """Which files of the host's project the task itself made."""
 
@@ -314,6 +324,12 @@ def _ran_once(case: Case) -> Iterator[Broken]:
             found = [one for messages in picture.messages.values() for one in messages if _is_brief(one, sent.token)]
             if len(found) > 1:
                 yield Broken("I2 nothing twice", f"the brief of {sent.name} stands {len(found)} times on {place}")
+        if _count_first_requests(case, sent) > 1:
+            yield Broken("I2 nothing twice", f"the model was first asked for {sent.name} more than once: {case.asked}")
+
+
+def _count_first_requests(case: Case, sent: Sent) -> int:
+    return sum(sent.token in text for text in case.asked or ())
 
 
 def _is_brief(message: Message, token: str) -> bool:
@@ -341,6 +357,8 @@ def _no_false_success(case: Case) -> Iterator[Broken]:
         yield from _differences("I3 no false success", case, shown, sent, turn)
         if shown.get("state") == "done" and not (turn and turn[-1].is_finished):
             yield Broken("I3 no false success", f"{sent.name} is done, but the host's last answer is not finished")
+        if shown.get("state") == "done" and case.asked is not None and not _count_first_requests(case, sent):
+            yield Broken("I3 no false success", f"{sent.name} is done, but the model was never asked")
     for said in case.said:
         if said.arguments[0] in ("collect", "wait", "resume", "send") and said.exit_code in (0, 3):
             state = said.data.get("state")
