@@ -10,8 +10,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 OPENCODE_DIRECTORY := .cache/opencode
 SHELL_FILES := $(shell find . \( -name .venv -o -name .cache -o -name .git \) -prune -o -name '*.sh' -print) $(wildcard .ci/run)
-# PYTHON_JOBS limits the tests that run at the same time; each real OpenCode wants a core and half a gigabyte.
-PYTHON_JOBS ?= auto
+# PYTHON_JOBS limits the tests that run at the same time: more than cores, for many of them wait; each real OpenCode
+# wants a core and half a gigabyte.
+PYTHON_JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores + cores / 2)))
 # HISTORIES is how many random histories of commands and mishaps `make faults` plays: under six minutes on 4 cores.
 HISTORIES ?= 200
 

@@ -1,4 +1,7 @@
-"""The separate home with the real OpenCode; the rest of the demo's parts is shown by its story and by tests/real."""
+"""The separate home with the real OpenCode; the rest of the demo's parts is shown by its story and by tests/real.
+
+For `make slow`: no home of the demo has a tool of its own.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_a_home_with_a_tool_of_its_own_asks_nobody_for_packages(tmp_path: Path, real_opencode: Path) -> None:
     machine = Machine(OpencodeHome(tmp_path / "home", real_opencode))
     with ScriptedModel() as model:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from tests.faults import report
 from tests.faults.crowd import play_all
 from tests.faults.matrix import DEFAULT_SEED, is_long, matrix, smoke
-from tests.faults.real import MissingError, find_opencode, is_real
+from tests.faults.real import is_real
 from tests.faults.scenario import Scenario
+from tests.rig.real import MissingError, find_opencode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,13 +5,11 @@ The scripted model answers it; what that was asked is one more witness of the or
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.faults import damage, kills, meanwhile, network  # noqa: F401 - enter their kinds
 from tests.faults.kinds import KINDS, Kind
-from tests.rig.real import INSTALLED, VARIABLE
+from tests.rig.real import find_opencode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,18 +22,6 @@ PLAYED = (
     *("cut-up", "cut-down", "meanwhile", "damage-back"),
 )
 """Kinds that are played on the real OpenCode too."""
-
-
-class MissingError(Exception):
-    """There is no real OpenCode to play on."""
-
-
-def find_opencode() -> Path:
-    """Return the real OpenCode's binary. Raises MissingError."""
-    found = Path(os.environ.get(VARIABLE) or INSTALLED).expanduser()
-    if not os.access(found, os.X_OK):
-        raise MissingError(f"OpenCode is missing: run `make setup`, or set {VARIABLE}")
-    return found.resolve()
 
 
 def is_real(scenario: Scenario) -> bool:

@@ -2,6 +2,9 @@
 
 They are made once for each worker and hold many sessions, as people's machines do; every test has its own session.
 The laptop's provider is called `here`, the host's `there`: no model of one exists on the other.
+
+A round trip starts OpenCode a dozen times, which costs twenty seconds of a core: in `make test` each one shows several
+things at once, and what the stub shows as well is left to `make slow`.
 """
 
 from __future__ import annotations
@@ -19,10 +22,12 @@ from tests.rig.stub import a_transcript
 from tests.rig.world import REPOSITORY, Machine, Ran, Transcript, World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from remote_dispatch.demo.provider import ModelCall
+    from tests.rig.world import Starter
+    from tests.rig.zygote import Zygote
 
 LAPTOP_MODEL = {"providerID": "here", "modelID": "large"}
 OUTSIDE = "/etc/hostname"
@@ -50,11 +55,11 @@ class Machines:
             info.update({"model": LAPTOP_MODEL} if info["role"] == "user" else LAPTOP_MODEL)
         return self.laptop.bring_in(transcript)
 
-    def talk(self, prompt: str, session: str | None = None) -> str:
+    def talk(self, prompt: str, session: str | None = None, *, timeout_s: float = DISPATCH_S) -> str:
         """Have one turn on the laptop, in a new session or a known one; return the session's id."""
         chosen = ("--session", session) if session else ()
         flags = ("--format", "json", "--dir", str(self.laptop.project), *chosen)
-        events = self.laptop.run("run", *flags, "--", prompt, timeout_s=DISPATCH_S).stdout.splitlines()
+        events = self.laptop.run("run", *flags, "--", prompt, timeout_s=timeout_s).stdout.splitlines()
         return str(json.loads(events[0])["sessionID"])
 
     def send(self, prompt: str, *arguments: str, session: str | None = None, **options: Any) -> Ran:
@@ -72,7 +77,9 @@ class Machines:
 
 
 @contextmanager
-def two_machines(directory: Path, opencode: Path, **host_variables: str) -> Iterator[Machines]:
+def two_machines(
+    directory: Path, opencode: Path, *, starter: Starter | None = None, host_variables: Mapping[str, str] | None = None
+) -> Iterator[Machines]:
     """Make two machines and run them; every process of theirs is ended at last."""
     with (
         ScriptedModel() as model,
@@ -82,7 +89,8 @@ def two_machines(directory: Path, opencode: Path, **host_variables: str) -> Iter
             opencode,
             model.url.replace("127.0.0.1", "localhost"),
             providers=("here", "there"),
-            host_variables=host_variables,
+            host_variables=host_variables or {},
+            starter=starter,
         ) as world,
     ):
         program = f'#!/bin/sh\nPYTHONPATH="{REPOSITORY}" exec "{sys.executable}" -m remote_dispatch "$@"\n'
@@ -94,9 +102,11 @@ def two_machines(directory: Path, opencode: Path, **host_variables: str) -> Iter
 
 
 @pytest.fixture(scope="session")
-def machines(tmp_path_factory: pytest.TempPathFactory, real_opencode: Path) -> Iterator[Machines]:
+def machines(
+    tmp_path_factory: pytest.TempPathFactory, real_opencode: Path, zygote: Zygote | None
+) -> Iterator[Machines]:
     """The machines of this worker."""
-    with two_machines(tmp_path_factory.mktemp("machines"), real_opencode) as made:
+    with two_machines(tmp_path_factory.mktemp("machines"), real_opencode, starter=zygote) as made:
         yield made
 
 

@@ -1,4 +1,4 @@
-"""Agent, model and permissions of the run on the host."""
+"""Model and permissions of the run on the host. Minutes: tests/main_path shows the same with the stub."""
 
 from __future__ import annotations
 
@@ -14,24 +14,7 @@ if TYPE_CHECKING:
 
     from tests.real.conftest import Machines
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
-
-
-def test_the_named_agent_and_model_answer_there_and_the_local_ones_stay(machines: Machines) -> None:
-    session = machines.talk("!say noted")
-    before = stored(machines.laptop, session)["info"]
-    ran = machines.send("!say planned", "--agent", "plan", "--model", "there/small", session=session)
-    assert ran.exit_code == 0, ran.stderr
-    assert (ran.data["agent"], ran.data["model"]) == ("plan", "there/small")
-    after = stored(machines.laptop, session)
-    brief, answer = (message["info"] for message in after["messages"][-2:])
-    assert (answer["agent"], answer["providerID"], answer["modelID"]) == ("plan", "there", "small")
-    assert (brief["agent"], brief["model"]["providerID"], brief["model"]["modelID"]) == ("build", "here", "large")
-    for column in ("agent", "model", "title", "directory", "permission"):
-        assert after["info"][column] == before[column]
-    machines.talk("!say and on", session)
-    last = stored(machines.laptop, session)["messages"][-1]["info"]
-    assert (last["agent"], last["providerID"], last["modelID"]) == ("build", "here", "large")
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
 def test_a_model_that_the_host_lacks_is_refused_before_anything_is_sent(machines: Machines) -> None:
@@ -43,16 +26,26 @@ def test_a_model_that_the_host_lacks_is_refused_before_anything_is_sent(machines
     assert machines.calls(session) == ()
 
 
-def test_a_refused_permission_is_a_warning_and_the_model_goes_on(machines: Machines, tmp_path: Path) -> None:
+def test_a_refused_permission_is_a_warning_and_the_new_session_comes_home_is_listed_and_goes_on(
+    machines: Machines, tmp_path: Path
+) -> None:
     rules = tmp_path / "rules.json"
     rules.write_text(json.dumps({"bash": {"*": "deny", "echo *": "allow"}}))
     script = f"!read {OUTSIDE}\n!bash ls\n!bash echo allowed\n!say went on"
     ran = machines.send(script, "--permission-rules", str(rules))
     assert (ran.exit_code, ran.envelope["ok"], ran.data["state"]) == (3, True, "done"), ran.stderr
+    assert {"text", "tool", "tokens"} <= {line["type"] for line in ran.streams}
     assert ran.data["warnings"] == [
         f"a permission was refused on the host: read: {OUTSIDE}",
         "a permission was refused on the host: bash: ls",
     ]
-    after = stored(machines.laptop, ran.data["session_id"])
+    session = ran.data["session_id"]
+    after = stored(machines.laptop, session)
     assert answers(after) == ["went on"]
     assert [part["state"]["status"] for part in tool_parts(after, "bash")] == ["error", "completed"]
+    assert session in machines.laptop.run("session", "list", "--format", "json").stdout
+    machines.talk("!bash pwd\n!say gone on here", session)
+    after = stored(machines.laptop, session)
+    assert answers(after) == ["went on", "gone on here"]
+    last = after["messages"][-1]["info"]
+    assert (last["providerID"], last["path"]["cwd"]) == ("here", str(machines.laptop.project))

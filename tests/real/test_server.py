@@ -1,4 +1,4 @@
-"""A local OpenCode server is told that the session is home, and goes on with it."""
+"""A local OpenCode server is told that the session is home, even after a failure, and goes on with it."""
 
 from __future__ import annotations
 
@@ -24,19 +24,26 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 PASSWORD = "open sesame"
 
 
-async def test_a_local_server_runs_the_next_turn_and_refuses_without_the_password(machines: Machines) -> None:
+async def test_a_provider_that_refuses_the_host_is_a_failure_that_comes_home_and_the_local_server_goes_on(
+    machines: Machines,
+) -> None:
     session = machines.session("hello", "at home")
+    before = stored(machines.laptop, session)
     with serving(machines) as url:
         variables = {"REMOTE_DISPATCH_SERVER": url, "OPENCODE_SERVER_PASSWORD": PASSWORD}
-        ran = machines.send("!say from the host", session=session, variables=variables)
-        assert (ran.exit_code, ran.data["warnings"]) == (0, []), ran.stderr
-        wait_until(lambda: len(answers(stored(machines.laptop, session))) == 3, "no turn was run", timeout_s=60)
+        ran = machines.send("!fail 401", "--agent", "plan", session=session, variables=variables)
+        assert (ran.exit_code, ran.envelope["ok"], ran.data["warnings"]) == (1, False, []), ran.stderr
+        assert (ran.data["state"], ran.data["kind"], ran.data["collected"]) == ("failed", "auth_failed", "whole")
+        wait_until(lambda: len(answers(stored(machines.laptop, session))) == 2, "no turn was run", timeout_s=60)
         with pytest.raises(CommandError, match="HTTP status 401"):
             await prompt(Server(url, "opencode", None), session, machines.laptop.project, "x", Origin(directory="/x"))
     after = stored(machines.laptop, session)
-    assert spoken(after)[-2].startswith("The conversation is home from `pi` (done)")
-    last = after["messages"][-1]["info"]
-    assert (last["providerID"], last["path"]["cwd"]) == ("here", str(machines.laptop.project))
+    assert after["messages"][:2] == before["messages"]
+    brief, refused, told, answer = (message["info"] for message in after["messages"][2:])
+    assert (refused["error"]["name"], refused["agent"], refused["providerID"]) == ("APIError", "plan", "there")
+    assert [(one["agent"], one["model"]["providerID"]) for one in (brief, told)] == [("build", "here")] * 2
+    assert spoken(after)[-2].startswith("The conversation is home from `pi` (failed)")
+    assert (answer["providerID"], answer["path"]["cwd"]) == ("here", str(machines.laptop.project))
 
 
 @contextmanager

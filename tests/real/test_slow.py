@@ -47,7 +47,7 @@ def test_a_host_whose_clock_is_wrong_answers_once_and_in_order(
     tmp_path: Path, real_opencode: Path, faketime: Path, offset_s: int
 ) -> None:
     variables = {"LD_PRELOAD": str(faketime), "FAKETIME": f"{offset_s:+}s", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
-    with two_machines(tmp_path, real_opencode, **variables) as machines:
+    with two_machines(tmp_path, real_opencode, host_variables=variables) as machines:
         session = machines.talk("!say at home")
         ran = machines.send("!bash echo there\n!say from the host", session=session)
         assert (ran.exit_code, ran.data["warnings"]) == (0, []), ran.stderr
@@ -67,7 +67,7 @@ def test_a_plugin_file_and_a_registry_out_of_reach_delay_the_run_at_most(
     tmp_path: Path, real_opencode: Path, host_environment: dict[str, str], run_limit_s: float
 ) -> None:
     variables = {"npm_config_offline": "false", "npm_config_registry": CLOSED_REGISTRY}
-    with two_machines(tmp_path, real_opencode, **variables) as machines:
+    with two_machines(tmp_path, real_opencode, host_variables=variables) as machines:
         configuration = machines.host.opencode.configuration
         shutil.rmtree(configuration / "node_modules")
         (configuration / "package-lock.json").unlink()

@@ -1,7 +1,8 @@
 """What we rely on in OpenCode's command line: held by the stand-in and, in tests marked `real`, by the real one.
 
 Each start of the real one costs a second or two of a core: a test asks for several facts where one start shows them,
-and reads the database itself where it is not the export that is held to something.
+and reads the database itself where it is not the export that is held to something. What a whole dispatch in tests/real
+would fail without, and what is rare, is asked of the real one by `make slow` only.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAMS = [pytest.param("stub"), pytest.param("real", marks=pytest.mark.real)]
+the_real_one_is_slow = pytest.mark.parametrize(
+    "opencode", ["stub", pytest.param("real", marks=[pytest.mark.real, pytest.mark.slow])], indirect=True
+)
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,7 @@ def id_of(transcript: dict[str, Any]) -> str:
     return session_id
 
 
+@the_real_one_is_slow
 def test_version_agents_and_models_are_plain_lines(opencode: Program) -> None:
     assert re.fullmatch(rb"\d+\.\d+\.\d+\n", opencode("--version").stdout)
     agents = opencode("agent", "list").stdout.decode().splitlines()
@@ -146,23 +151,31 @@ def test_p1_what_is_imported_is_exported_again_bound_to_the_directory_and_a_pipe
     back = json.loads(exported)
     assert back["info"]["directory"] == str(opencode.project)
     assert back["messages"] == sent["messages"]
-    piped = _piped(opencode, "export", id_of(sent))
-    assert piped.returncode == 0
-    assert len(piped.stdout) < len(exported)
+    status, piped = _into_a_pipe(opencode, "export", id_of(sent))
+    assert status == 0
+    assert len(piped) < len(exported)
 
 
-def _piped(opencode: Program, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
+def _into_a_pipe(opencode: Program, *arguments: str) -> tuple[int, bytes]:
+    """Run a command whose output nobody takes before its end; return its exit status and what was in the pipe."""
+    with subprocess.Popen(
         [opencode.binary, "--pure", *arguments],
         cwd=opencode.project,
         env=opencode.environment,
         stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=60,
-        check=False,
-    )
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            status = process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        assert process.stdout is not None
+        return status, process.stdout.read()
 
 
+@the_real_one_is_slow
 def test_the_runners_query_tells_directory_counts_children_todos_and_database(opencode: Program) -> None:
     directory = opencode.root / 'a dir\nwith "quotes"\tand $(things) ü'
     directory.mkdir()
@@ -183,7 +196,9 @@ def test_the_runners_query_tells_directory_counts_children_todos_and_database(op
     assert others["database"] == str(opencode.database)
 
 
-def test_the_probes_query_tells_what_is_held_and_whether_a_turn_is_open(opencode: Program) -> None:
+def test_the_probe_sees_a_family_whose_turn_is_open_and_deleting_the_parent_deletes_all_of_it(
+    opencode: Program,
+) -> None:
     parent = a_transcript("hello", "working on it")
     child = a_transcript("sub", parent_id=id_of(parent))
     del parent["messages"][-1]["info"]["time"]["completed"], parent["messages"][-1]["info"]["finish"]
@@ -199,11 +214,6 @@ def test_the_probes_query_tells_what_is_held_and_whether_a_turn_is_open(opencode
     assert values["database"] == str(opencode.database)
     assert abs(int(values["changed"]) / 1000 - time.time()) < 90
 
-
-def test_deleting_a_session_deletes_its_children_and_says_when_there_is_none(opencode: Program) -> None:
-    parent = a_transcript("hello")
-    opencode.take(parent)
-    opencode.take(a_transcript("sub", parent_id=id_of(parent)))
     assert opencode("session", "delete", id_of(parent)).returncode == 0
     assert opencode.sql("select id from session") == []
     assert opencode.sql("select id from part") == []
@@ -225,6 +235,7 @@ def test_a_second_import_adds_rows_moves_the_directory_and_changes_nothing_else(
     assert opencode.sql("select title, directory from session") == [("A conversation", str(opencode.root / "other"))]
 
 
+@the_real_one_is_slow
 def test_a_session_without_messages_can_be_imported(opencode: Program) -> None:
     empty = a_transcript()
     assert opencode.take(empty).returncode == 0
@@ -247,12 +258,14 @@ def test_an_import_that_fails_on_the_way_leaves_a_part_of_the_session(opencode: 
     assert opencode.texts(id_of(sent)) == ["hello"]
 
 
+@the_real_one_is_slow
 def test_an_export_of_an_unknown_session_prints_nothing(opencode: Program) -> None:
     done = opencode("export", f"ses_{'0' * 26}")
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"Session not found" in done.stderr
 
 
+@the_real_one_is_slow
 def test_the_database_answers_in_json_and_fails_when_it_cannot(opencode: Program) -> None:
     some = opencode("db", "--format", "json", "select 1 as one, 'a' as two").stdout
     assert json.loads(some) == [{"one": 1, "two": "a"}]
@@ -260,6 +273,7 @@ def test_the_database_answers_in_json_and_fails_when_it_cannot(opencode: Program
     assert opencode("db", "--format", "tsv", "select nothing").returncode == 1
 
 
+@the_real_one_is_slow
 def test_a_run_without_a_prompt_of_an_unknown_session_or_model_fails(opencode: Program) -> None:
     known = a_transcript("hello")
     opencode.take(known)

@@ -1,4 +1,7 @@
-"""The real OpenCode outlives its runner: a recovery waits for it and brings home all that it did."""
+"""The real OpenCode outlives its runner: a recovery waits for it and brings home all that it did.
+
+For `make slow`: test_recovery.py shows the same with the stub, and no start of the real one is cheap.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from tests.runner.conftest import Host, end_leftovers, is_alive, wait_until
 
 
 @pytest.mark.real
+@pytest.mark.slow
 def test_the_real_opencode_is_waited_for_and_its_work_comes_home(tmp_path: Path, real_opencode: Path) -> None:
     home = OpencodeHome(tmp_path / "host" / "home", real_opencode, "there")
     host = Host(tmp_path / "host", "dash", dict(home.environment))
