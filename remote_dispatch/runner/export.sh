@@ -5,9 +5,17 @@ digest() {
   { sha256sum "$1" 2>/dev/null || shasum -a 256 "$1" 2>/dev/null || openssl dgst -sha256 -r "$1"; } | cut -c 1-64
 }
 
-# export_one ID FILE: the part of FILE holds the whole export. Status 0 proves nothing: a full disk leaves a cut file.
+# export_one ID FILE. On a busy machine OpenCode may fail for once; what was killed, or took too long, is not tried again.
 export_one() {
-  bounded "$EXPORT_LIMIT_S" opencode --pure export "$1" >"$2.$part" 2>/dev/null || return 1
+  try_export "$1" "$2" && return 0
+  [ "$?" -lt 124 ] || return 1
+  sleep 1
+  try_export "$1" "$2" || return 1
+}
+
+# The part of FILE holds the whole export. Status 0 proves nothing: a full disk leaves a cut file.
+try_export() {
+  bounded "$EXPORT_LIMIT_S" opencode --pure export "$1" >"$2.$part" 2>/dev/null || return
   [ "$(tail -c 2 "$2.$part" | tr -d '\n')" = '}' ] || return 1
   grep -oE 'tool-output/tool_[A-Za-z0-9]+' "$2.$part" >>"$run/references"
   gzip -1 -c "$2.$part" >"$2.gz.$part"
