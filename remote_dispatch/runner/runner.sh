@@ -304,6 +304,7 @@ turn() {
   read_param permission
   OPENCODE_PERMISSION=$value REMOTE_DISPATCH_DEPTH=1 REMOTE_DISPATCH_RUN=$run
   export OPENCODE_PERMISSION REMOTE_DISPATCH_DEPTH REMOTE_DISPATCH_RUN
+  unset SSH_CLIENT SSH_CONNECTION SSH_TTY # addresses, which a model may read
   # shellcheck disable=SC2016 # that shell's parent is this process, which `$$` does not name
   name_process "$run/opencode.pid" "$(exec sh -c 'echo "$PPID"')" || exit 1
   may_begin || exit 1

@@ -171,6 +171,13 @@ def test_the_conversation_of_a_failed_provider_comes_home_without_addresses_in_t
     assert "remote-dispatch logs" in ran.error["hint"]
 
 
+def test_the_model_there_cannot_read_the_addresses_of_the_connection(world: World) -> None:
+    world.round_trip(f"!record {world.directory}/seen", "--session", world.local_session())
+    environment = json.loads((world.directory / "seen").read_text())["environment"]
+    assert "REMOTE_DISPATCH_RUN" in environment
+    assert not [name for name in environment if name.startswith("SSH_")]
+
+
 def _record(world: World) -> dict[str, Any]:
     record: dict[str, Any] = json.loads((world.dispatch_folders()[-1] / "record.json").read_text())
     return record
