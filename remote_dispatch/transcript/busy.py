@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from remote_dispatch.transcript.open_call import asks_for_a_dispatch
-from remote_dispatch.transcript.shape import Message, Transcript, is_open_call, messages_of, parts_of, role_of
+from remote_dispatch.transcript.shape import (
+    Message,
+    Transcript,
+    is_aside,
+    is_open_call,
+    messages_of,
+    parts_of,
+    role_of,
+)
 from remote_dispatch.transcript.travel import has_pending_revert
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ def is_busy(transcript: Transcript, *, changed_ms: int, now_ms: int) -> bool:
     """
     if abs(now_ms - changed_ms) >= INTERRUPTED_AFTER_MS or has_pending_revert(transcript):
         return False
-    messages = messages_of(transcript)
+    messages = [message for message in messages_of(transcript) if not is_aside(message)]
     return bool(messages) and _is_under_way(messages[-1]) and not _is_ours(messages[-1])
 
 

@@ -14,6 +14,7 @@ from remote_dispatch.transcript.shape import (
     Part,
     Transcript,
     id_of,
+    is_aside,
     last_with_role,
     messages_of,
     parts_of,
@@ -65,7 +66,8 @@ def moved_on(base: Transcript, current: Transcript) -> bool:
 
     A new user message, a removed or edited message or part, a compaction and messages taken back count. What the turn
     that asked for the dispatch still writes does not: the end of its open message, and further answers to the same
-    user message. Nor does what is no part of the conversation: title, permissions, sharing, archiving, sums, times.
+    user message. Nor does what is no part of the conversation: title, permissions, sharing, archiving, sums, times,
+    and what is shown to the user alone.
     """
     now = {id_of(message): message for message in messages_of(current)}
     known = set(message_ids(base))
@@ -73,7 +75,7 @@ def moved_on(base: Transcript, current: Transcript) -> bool:
     return (
         has_pending_revert(current)
         or any(_was_changed(message, now.get(id_of(message)), asked) for message in messages_of(base))
-        or any(not _ends_the_turn(message, asked) for message in messages_of(current) if id_of(message) not in known)
+        or any(_begins_anew(message, asked) for message in messages_of(current) if id_of(message) not in known)
     )
 
 
@@ -179,7 +181,7 @@ def _belongs(message: Message, session_id: str) -> bool:
 
 def _asked(base: Transcript) -> str | None:
     """The id of the user message that the turn under way answers; None when the session rests."""
-    messages = messages_of(base)
+    messages = [message for message in messages_of(base) if not is_aside(message)]
     asked = last_with_role(messages, "user")
     return None if asked is None or _rests(messages[-1]) else id_of(asked)
 
@@ -231,8 +233,10 @@ def _settled_part(part: Part) -> str:
     return canonical(settled)
 
 
-def _ends_the_turn(message: Message, asked: str | None) -> bool:
-    return asked is not None and message["info"].get("parentID") == asked
+def _begins_anew(message: Message, asked: str | None) -> bool:
+    """Whether it is neither the end of the turn under way nor for the user's eyes only."""
+    is_its_end = asked is not None and message["info"].get("parentID") == asked
+    return not is_its_end and not is_aside(message)
 
 
 def _completed(here: Message | None, message: Message) -> Message:

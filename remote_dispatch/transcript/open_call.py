@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 OUR_TOOL = "remote_dispatch"
 
+_LIVE = "status"
+"""Where the plugin shows in an open call how far it is; no argument of the tool."""
+
 _OURS = "handed over to "
 _NOT_OURS = "not finished at the hand-over"
 _OUR_COMMAND = re.compile(r"(?<![\w.-])remote[-_]dispatch\s(?:[^\n;&|]*\s)?(?:send|resume)\b")
@@ -122,13 +125,19 @@ def _completed(part: Part, account: tuple[str, str], started: int, now_ms: int) 
     title, output = account
     completed = {
         "status": "completed",
-        "input": mapping(state.get("input")),
+        "input": _asked_for(part),
         "output": output,
         "title": title,
         "metadata": mapping(state.get("metadata")),
         "time": {"start": start, "end": max(now_ms, start)},
     }
     return {**part, "state": completed}
+
+
+def _asked_for(part: Part) -> dict[str, Any]:
+    """The input as the model wrote it."""
+    given = mapping(state_of(part).get("input"))
+    return {name: value for name, value in given.items() if name != _LIVE or part.get("tool") != OUR_TOOL}
 
 
 def _finished(message: Message, now_ms: int) -> Message:

@@ -53,6 +53,12 @@ def is_open_call(part: Part) -> bool:
     return state_of(part).get("status") in OPEN_STATUSES
 
 
+def is_aside(message: Message) -> bool:
+    """Whether a message is for the user's eyes only: OpenCode 1.18 shows ignored text, and sends it to no model."""
+    parts = parts_of(message)
+    return role_of(message) == "user" and bool(parts) and all(part.get("ignored") for part in parts)
+
+
 def last_with_role(messages: list[Message], role: str) -> Message | None:
     """Return the last message of this role, or None."""
     return next((message for message in reversed(messages) if role_of(message) == role), None)

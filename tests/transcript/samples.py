@@ -49,6 +49,11 @@ def user(number: int, text: str = "do it", **fields: Any) -> Message:
     }
 
 
+def aside(number: int) -> Message:
+    """What is shown to the user and sent to no model."""
+    return {**user(number), "parts": [part(number * 100, number, text="by the way", ignored=True)]}
+
+
 def assistant(number: int, *parts: Part, parent: int = 1, **fields: Any) -> Message:
     return {
         "info": {

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from remote_dispatch.transcript import INTERRUPTED_AFTER_MS, Message, Transcript, is_busy
-from tests.transcript.samples import NOW, assistant, exported, part, session, tool, user
+from tests.transcript.samples import NOW, aside, assistant, exported, part, session, tool, user
 
 OPEN = {"created": 2000}
 DISPATCHED = tool(201, 2, "remote_dispatch", status="completed", input={"host": "gpu"})
@@ -51,8 +51,19 @@ def test_a_prompt_without_an_answer_and_an_answer_without_an_end_are_busy(transc
         session(user(1), _running("remote-dispatch send gpu 'go on'")),
         session(user(1), _running("", "remote_dispatch")),
         session(user(1), assistant(2), user(3), revert={"messageID": user(3)["info"]["id"]}),
+        session(user(1), assistant(2, finish="stop"), aside(3)),
     ],
-    ids=["empty", "answered", "between", "failed", "interrupted long ago", "our command", "our tool", "taken back"],
+    ids=[
+        "empty",
+        "answered",
+        "between",
+        "failed",
+        "interrupted long ago",
+        "our command",
+        "our tool",
+        "taken back",
+        "shown to the user",
+    ],
 )
 def test_a_session_at_rest_and_our_own_turn_are_not_busy(transcript: Transcript) -> None:
     assert not _busy(transcript)

@@ -29,6 +29,7 @@ from remote_dispatch.transcript import (
 from tests.transcript.samples import (
     NOW,
     SESSION,
+    aside,
     assistant,
     exported,
     message_id,
@@ -133,6 +134,25 @@ def test_a_prompt_after_the_end_of_the_real_turn_counts(ending: str) -> None:
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_an_edit_before_the_real_turn_counts_whatever_its_end(ending: str) -> None:
     assert moved_on(exported(f"turn-{ending}-open"), _edited_text(exported(f"turn-{ending}")))
+
+
+def test_what_is_shown_to_the_user_alone_does_not_count() -> None:
+    base = session(user(1), assistant(2, finish="stop"))
+    assert not moved_on(base, _with(base, aside(3)))
+    assert not moved_on(_with(base, aside(3)), _with(base, aside(3), aside(4)))
+    assert moved_on(_with(base, aside(3)), _with(base, aside(3), assistant(2**46, parent=3)))
+    asked = user(3)
+    asked["parts"] += aside(3)["parts"]
+    assert moved_on(base, _with(base, asked))
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_line_that_stood_in_the_open_call_is_no_change(ending: str) -> None:
+    live, ended = exported(f"turn-{ending}-open"), exported(f"turn-{ending}")
+    for part_ in live["messages"][-1]["parts"]:
+        if part_["type"] == "tool":
+            part_["state"]["input"]["status"] = "copying the session"
+    assert not moved_on(live, ended)
 
 
 def test_text_after_the_open_call_is_the_end_of_the_turn() -> None:

@@ -50,6 +50,19 @@ def test_a_closed_call_has_all_fields_and_its_whole_input() -> None:
         assert {**new, "state": None} == {**old, "state": None}
 
 
+def test_the_line_that_the_plugin_shows_in_its_calls_does_not_leave() -> None:
+    asked = {"host": "gpu", "task": "go on"}
+    calls = (
+        _call(210, "remote_dispatch", **asked, status="copying the session"),
+        _call(220, "remote_dispatch", host="lab", status="exporting"),
+        _call(230, "other", status="mine"),
+    )
+    inputs = [
+        one["state"]["input"] for one in _closed(_asking(*calls))["messages"][-1]["parts"] if one["type"] == "tool"
+    ]
+    assert inputs == [asked, {"host": "lab"}, {"status": "mine"}]
+
+
 def test_the_message_ends_as_opencode_ends_a_step() -> None:
     real = exported("killed")["messages"][12]["parts"][-1]
     message = _closed(exported("open-call"))["messages"][-1]
