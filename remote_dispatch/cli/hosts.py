@@ -24,7 +24,7 @@ from remote_dispatch.cli.output import (
 from remote_dispatch.errors import RemoteDispatchError, UsageError
 
 if TYPE_CHECKING:
-    from remote_dispatch.hosts import Problem, Registry
+    from remote_dispatch.hosts import Layer, Problem, Registry
     from remote_dispatch.model import Host
 
 _COLUMNS = ("agent", "model", "directory", "permissions")
@@ -124,13 +124,17 @@ def _add(name: str, address: str, fields: dict[str, Any], hosts_file: Path | Non
 
 
 def _list(registry: Registry, *, is_names: bool) -> Answer:
-    hosts = [_row(registry[name]) for name in registry.names]
     for text in registry.notes:
         note(text)
+    warnings = tuple(str(problem) for problem in registry.problems)
+    if is_names:
+        names = registry.names
+        return Answer(data={"names": names}, render=lambda: print_lines(names), warnings=warnings)
+    hosts = [_row(registry[name]) for name in registry.names]
     return Answer(
         data={"hosts": hosts, "problems": [_problem(problem) for problem in registry.problems]},
-        render=lambda: print_lines(registry.names) if is_names else _print_hosts(hosts),
-        warnings=tuple(str(problem) for problem in registry.problems),
+        render=lambda: _print_hosts(hosts),
+        warnings=warnings,
     )
 
 
@@ -153,7 +157,7 @@ def _path(registry: Registry) -> Answer:
         {"path": layer.path, "kind": layer.kind, "exists": layer.exists, "ignored": layer.ignored}
         for layer in registry.places.layers
     ]
-    rows = [(str(layer.path), _state(layer.ignored, is_there=layer.exists)) for layer in registry.places.layers]
+    rows = [(str(layer.path), _state(layer)) for layer in registry.places.layers]
     return Answer(
         data={"layers": layers, "target": registry.places.target},
         render=lambda: print_table(("PATH", "STATE"), rows),
@@ -195,10 +199,14 @@ def _problem(problem: Problem) -> dict[str, Any]:
     }
 
 
-def _state(ignored: str | None, *, is_there: bool) -> str:
-    if not is_there:
+def _state(layer: Layer) -> str:
+    from remote_dispatch.hosts import LayerKind
+
+    if not layer.exists:
         return "not there"
-    return f"ignored: {ignored}" if ignored else "read"
+    if layer.ignored:
+        return f"ignored: {layer.ignored}"
+    return "read: hosts among the plugin's options" if layer.kind is LayerKind.INLINE else "read"
 
 
 def _text(value: Any) -> str | None:

@@ -97,6 +97,14 @@ def read_hosts_file(path: Path) -> HostsFile | None:
         return HostsFile(problems=(Problem(path, error.line, error.message),))
 
 
+def entries_of(path: Path, hosts: Object) -> tuple[Entry, ...]:
+    """Read the members of an object as hosts, a name each; `path` is the file that holds it."""
+    namesakes: dict[str, list[Member]] = {}
+    for member in hosts.members:
+        namesakes.setdefault(member.key, []).append(member)
+    return tuple(Entry(name, path, members[0].line, _value(path, members)) for name, members in namesakes.items())
+
+
 def host_from(name: str, fields: dict[str, object]) -> Host:
     """Make a host of values. Raises FieldError for the first that is wrong, and ValueError for the name."""
     check_name(name)
@@ -128,7 +136,7 @@ def _from_text(path: Path, text: str) -> HostsFile:
     member = root.get("hosts")
     if member is None or not isinstance(member.value, Object) or root.duplicate():
         return HostsFile(problems=problems)
-    return HostsFile(tuple(_entries(path, member.value)), problems)
+    return HostsFile(entries_of(path, member.value), problems)
 
 
 def _top_level_problems(path: Path, root: Object) -> Iterator[Problem]:
@@ -141,14 +149,6 @@ def _top_level_problems(path: Path, root: Object) -> Iterator[Problem]:
             yield Problem(path, member.value.line, "expected an object of names and addresses", field="hosts")
     if twice := root.duplicate():
         yield Problem(path, twice.line, "there twice", field=_speakable_field(twice.key, _TOP_LEVEL))
-
-
-def _entries(path: Path, hosts: Object) -> Iterator[Entry]:
-    namesakes: dict[str, list[Member]] = {}
-    for member in hosts.members:
-        namesakes.setdefault(member.key, []).append(member)
-    for name, members in namesakes.items():
-        yield Entry(name, path, members[0].line, _value(path, members))
 
 
 def _value(path: Path, namesakes: list[Member]) -> Host | Problem:

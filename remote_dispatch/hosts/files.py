@@ -50,13 +50,13 @@ def real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Write beside, flush to disk, rename. A symlink stays and its target is replaced; the mode stays, new is 0600.
+def replace_text(path: Path, text: str, *, new_mode: int = 0o600) -> None:
+    """Write beside, flush to disk, rename. A symlink stays and its target is replaced; mode and owner stay.
 
     Raises ConfigurationError; then the old file is untouched.
     """
     try:
-        _replace(real(path), text.encode())
+        _replace(real(path), text.encode(), new_mode)
     except OSError as error:
         raise ConfigurationError(
             f"{path} cannot be written ({_reason(error)})", hint="check the directory's owner and free space"
@@ -102,20 +102,27 @@ def _decoded(content: bytes) -> str:
         raise UnreadableError(f"is not UTF-8 text (line {line}); save it as UTF-8") from None
 
 
-def _replace(target: Path, content: bytes) -> None:
-    mode = stat.S_IMODE(target.stat().st_mode) if target.exists() else 0o600
+def _replace(target: Path, content: bytes, new_mode: int) -> None:
+    old = target.stat() if target.exists() else None
     beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
             file.write(content)
             file.flush()
-            os.fchmod(file.fileno(), mode)
+            _take_after(file.fileno(), old, new_mode)
             os.fsync(file.fileno())
         beside.replace(target)
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
     _flush_directory(target.parent)
+
+
+def _take_after(descriptor: int, old: os.stat_result | None, new_mode: int) -> None:
+    if old:
+        with contextlib.suppress(PermissionError):  # only root may give a file away
+            os.fchown(descriptor, old.st_uid, old.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(old.st_mode) if old else new_mode)
 
 
 def _flush_directory(directory: Path) -> None:

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from remote_dispatch.hosts.opencode_files import expanded, global_directory, user_files
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -24,11 +26,13 @@ class LayerKind(StrEnum):
     PROJECT = "project"
     GIVEN = "given"
     """Named by `--hosts` or REMOTE_DISPATCH_HOSTS."""
+    INLINE = "inline"
+    """The user's configuration of OpenCode, which may hold hosts as an option of our plugin."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One hosts file that may exist. `ignored` is the reason why it is never opened, or None."""
+    """One file that may hold hosts. `ignored` is the reason why it is never opened, or None."""
 
     path: Path
     kind: LayerKind
@@ -62,8 +66,8 @@ def locate(*, environment: Mapping[str, str], project: Path | None, hosts_file: 
 
     OPENCODE_CONFIG_DIR stands for the user's directory alone, as in OpenCode; without it macOS has a second one.
     """
-    home = _home(environment)
-    directory = _configuration_directory(environment, home)
+    home = home_of(environment)
+    directory = configuration_directory(environment, home)
     given = _given(environment, home, hosts_file)
     reason = REPLACED if given else None
     users = [
@@ -76,18 +80,21 @@ def locate(*, environment: Mapping[str, str], project: Path | None, hosts_file: 
         for path in _project_files(project)
         if path not in [layer.path for layer in users] and path != given
     ]
-    return Places((*users, *projects, *([Layer(given, LayerKind.GIVEN)] if given else [])), directory, given)
+    inline = [Layer(path, LayerKind.INLINE, reason) for path in user_files(environment, home) if os.path.lexists(path)]
+    named = [Layer(given, LayerKind.GIVEN)] if given else []
+    return Places((*users, *projects, *inline, *named), directory, given)
 
 
-def _home(environment: Mapping[str, str]) -> Path:
+def home_of(environment: Mapping[str, str]) -> Path:
+    """Return the user's home: HOME, else the user database's."""
     return Path(environment["HOME"]) if environment.get("HOME") else Path.home()
 
 
-def _configuration_directory(environment: Mapping[str, str], home: Path) -> Path:
+def configuration_directory(environment: Mapping[str, str], home: Path) -> Path:
+    """Return the directory in which files of the user go: OPENCODE_CONFIG_DIR, else OpenCode's own."""
     if own := environment.get("OPENCODE_CONFIG_DIR"):
-        return _expanded(own, home)
-    base = Path(environment.get("XDG_CONFIG_HOME", ""))
-    return (base if base.is_absolute() else home / ".config") / "opencode"
+        return expanded(own, home)
+    return global_directory(environment, home)
 
 
 def _user_directories(environment: Mapping[str, str], home: Path, directory: Path, platform: str) -> tuple[Path, ...]:
@@ -98,15 +105,10 @@ def _user_directories(environment: Mapping[str, str], home: Path, directory: Pat
 
 def _given(environment: Mapping[str, str], home: Path, hosts_file: Path | None) -> Path | None:
     named = str(hosts_file) if hosts_file else environment.get(ENVIRONMENT_VARIABLE)
-    return _expanded(named, home) if named else None
+    return expanded(named, home) if named else None
 
 
 def _project_files(project: Path | None) -> Iterator[Path]:
     if project:
         for folder in (project.absolute(), project.absolute() / ".opencode"):
             yield from (folder / name for name in FILE_NAMES)
-
-
-def _expanded(text: str, home: Path) -> Path:
-    path = Path(text)
-    return home.joinpath(*path.parts[1:]) if path.parts[:1] == ("~",) else path.absolute()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from remote_dispatch.errors import ConfigurationError, UnknownNameError
 from remote_dispatch.hosts.entries import Entry, HostsFile, Problem, read_hosts_file
+from remote_dispatch.hosts.inline import read_inline_hosts
 from remote_dispatch.hosts.layers import LayerKind, Places, locate
 from remote_dispatch.hosts.names import is_speakable
 from remote_dispatch.model import Host
@@ -128,6 +129,8 @@ class Registry:
 
 
 def _read(path: Path, kind: LayerKind) -> HostsFile:
+    if kind is LayerKind.INLINE:
+        return read_inline_hosts(path) or HostsFile()
     found = read_hosts_file(path)
     if found is None and kind is LayerKind.GIVEN:
         return HostsFile(problems=(Problem(path, None, "there is no such file"),))

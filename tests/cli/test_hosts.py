@@ -147,6 +147,29 @@ def test_the_names_alone_suit_a_script(terminal: Terminal) -> None:
     assert terminal("hosts", "list", "--names").stdout == "dev\nlab\npi\n"
 
 
+def test_the_names_are_there_though_an_entry_or_a_file_is_broken(terminal: Terminal) -> None:
+    terminal.write(HOSTS.replace('"me@10.0.0.5"', "7"))
+    completed = terminal("hosts", "list", "--names", "--json")
+    assert completed.returncode == 3
+    assert envelope(completed)["data"] == {"names": ["lab", "pi"]}
+    terminal.write("{")
+    terminal.file.with_name("hosts.json").write_text(HOSTS)
+    assert envelope(terminal("hosts", "list", "--names", "--json"))["data"] == {"names": ["dev", "lab", "pi"]}
+
+
+def test_hosts_among_the_plugins_options_are_named_with_their_file(terminal: Terminal) -> None:
+    terminal.write(HOSTS)
+    configuration = terminal.file.with_name("opencode.jsonc")
+    configuration.write_text(
+        '{"plugin": [["file:///x/remote-dispatch.js", {\n"hosts": {"dev": "other", "new": "x"}}]]}'
+    )
+    assert terminal("hosts", "list", "--names").stdout == "dev\nlab\nnew\npi\n"
+    assert terminal("hosts", "show", "dev").stdout == f"name  dev\nfile  {configuration}:2\n"
+    assert f"{configuration}" in terminal("hosts", "path").stdout
+    layers = envelope(terminal("hosts", "path", "--json"))["data"]["layers"]
+    assert (layers[-1]["path"], layers[-1]["kind"]) == (str(configuration), "inline")
+
+
 def test_list_as_json(terminal: Terminal) -> None:
     terminal.write(HOSTS)
     value = envelope(terminal("hosts", "list", "--json"))
@@ -344,9 +367,15 @@ def test_names_are_completed_and_a_broken_file_completes_nothing(terminal: Termi
 
 def test_neither_asyncssh_nor_httpx_is_imported(terminal: Terminal) -> None:
     terminal.write(HOSTS)
-    check = "import atexit; atexit.register(lambda: print(sorted({'asyncssh', 'httpx'} & set(sys.modules))))\n"
+    check = "import atexit; atexit.register(lambda: print(sorted({'asyncssh', 'httpx', 'lark'} & set(sys.modules))))\n"
     program = PROGRAM.replace("app = ", check + "app = ")
-    for words in (["--help"], ["hosts", "list"], ["hosts", "show", "missing"], ["hosts", "add", "x", "y"]):
+    for words in (
+        ["--help"],
+        ["hosts", "list"],
+        ["hosts", "list", "--names", "--json"],
+        ["hosts", "show", "missing"],
+        ["hosts", "add", "x", "y"],
+    ):
         completed = terminal.process(*words, program=program)
         assert completed.stdout.splitlines()[-1] == "[]", words
 

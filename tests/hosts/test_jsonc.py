@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remote_dispatch.hosts import grammar
 from remote_dispatch.hosts.jsonc import JsoncError, Object, parse, plain
+from remote_dispatch.hosts.nodes import MAX_TOKENS
+from remote_dispatch.hosts.reader import read
+
+if TYPE_CHECKING:
+    from remote_dispatch.hosts.jsonc import Node
+
+REPOSITORY = Path(__file__).parents[2]
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -99,3 +111,67 @@ def test_nodes_know_lines_and_duplicates() -> None:
     assert [member.line for member in root.members] == [2, 3, 4]
     twice = root.duplicate()
     assert twice is root.members[2]
+
+
+PIECES = st.sampled_from(
+    [
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        '"a"',
+        '"\\u00e9//"',
+        "-0.5e+3",
+        "01",
+        "true",
+        "null",
+        "NaN",
+        "// x\n",
+        "/* * */",
+        "\r\n",
+    ]
+)
+
+
+@settings(deadline=None)
+@given(
+    st.text(alphabet="{}[]\",:/*\\\n tfn1.-eu0aN'", max_size=30)
+    | st.lists(PIECES, max_size=14).map("".join)
+    | JSON_VALUES.map(lambda value: json.dumps(value, indent=1).replace("}", ",/* } */}").replace(" ", " // {\n"))
+)
+def test_the_quick_reader_and_the_grammar_agree_to_the_offset(text: str) -> None:
+    expected: Node | None
+    try:
+        expected = grammar.parse(text)
+    except JsoncError:
+        expected = None
+    assert read(text) == expected
+
+
+@pytest.mark.parametrize("count", [49_998, 49_999])
+def test_a_hundred_thousand_tokens_are_the_limit(count: int) -> None:
+    text = "[" + "1,\n" * count + "0]"
+    if 2 * count + 3 <= MAX_TOKENS:
+        assert read(text) is not None
+    else:
+        with pytest.raises(JsoncError, match="too many") as caught:
+            read(text)
+        assert caught.value.line == count + 1
+
+
+@pytest.mark.parametrize("text", ["[" * 65 + "]" * 65, "9" * 5000, ""])
+def test_the_quick_reader_leaves_what_is_not_plainly_right_to_the_grammar(text: str) -> None:
+    assert read(text) is None
+
+
+def test_a_right_file_is_read_without_the_grammar() -> None:
+    program = (
+        "import sys; from remote_dispatch.hosts.jsonc import parse; parse('{\"a\": [1], // c\\n}');"
+        "print('lark' in sys.modules); exec('try: parse(\"{\")\\nexcept ValueError: print(\"lark\" in sys.modules)')"
+    )
+    completed = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=20
+    )
+    assert completed.stdout.split() == ["False", "True"]
