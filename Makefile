@@ -3,7 +3,7 @@
 # make quick   the inner loop: no real OpenCode and no whole dispatches, under a minute
 # make slow    tests that take minutes
 # make faults  the whole fault matrix (SEED=1 JOBS=cores; its table goes into docs/reliability.md), then random histories
-# make lint    format, lint, types, import directions, shell
+# make lint    format, lint, types, import directions, shell, the plugin's JavaScript
 # make bench   benchmarks, by hand
 
 PYTHON ?= python3
@@ -30,7 +30,8 @@ help:
 
 setup: .venv/.installed
 	@sh tools/ensure-opencode.sh $(OPENCODE_DIRECTORY)
-	@sh tools/ensure-sshd.sh
+	@sh tools/ensure-program.sh sshd openssh-server
+	@sh tools/ensure-program.sh tmux tmux
 
 demo: .venv/.installed
 	@sh tools/ensure-opencode.sh $(OPENCODE_DIRECTORY)
@@ -42,6 +43,7 @@ lint: .venv/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck $(SHELL_FILES)
+	node --input-type=module --check <remote_dispatch/plugin/remote-dispatch.js
 
 format: .venv/.installed
 	$(BIN)/ruff format .

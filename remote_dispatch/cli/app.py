@@ -12,6 +12,7 @@ from remote_dispatch.cli import dispatches, upkeep
 from remote_dispatch.cli.demo import demo
 from remote_dispatch.cli.hosts import hosts_app
 from remote_dispatch.cli.output import JSON_OPTION, Answer, run_command
+from remote_dispatch.cli.plugin import plugin_app
 from remote_dispatch.cli.send import send
 from remote_dispatch.errors import UsageError
 from remote_dispatch.text import mask_addresses
@@ -63,6 +64,7 @@ app.command("verify")(upkeep.verify)
 app.command("remove")(upkeep.remove)
 app.command("prune")(upkeep.prune)
 app.add_typer(hosts_app, name="hosts")
+app.add_typer(plugin_app, name="plugin")
 app.command("demo")(demo)
 
 
