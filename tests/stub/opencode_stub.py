@@ -72,6 +72,17 @@ def data_directory():
 
 def database():
     os.makedirs(data_directory(), exist_ok=True)
+    while True:
+        try:
+            return open_database()
+        except sqlite3.OperationalError as error:
+            # Of two that make the file at the same moment, SQLite turns one away without waiting.
+            if "locked" not in str(error):
+                raise
+            time.sleep(0.02)
+
+
+def open_database():
     connection = sqlite3.connect(os.path.join(data_directory(), "opencode.db"), timeout=10, isolation_level=None)
     connection.row_factory = sqlite3.Row
     connection.execute("pragma journal_mode = wal")
