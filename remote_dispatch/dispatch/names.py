@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _CONSONANTS = "bdfghjklmnprstvz"
 _VOWELS = "aeiou"
+_UNKIND = frozenset(("bile", "hate", "homo", "nude", "puke", "puta", "rape"))
+"""Words that nobody wants to read as the name of a task."""
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 
 
@@ -21,7 +23,7 @@ def new_name(taken: Collection[str]) -> str:
     while True:
         for _ in range(200):
             name = "".join(secrets.choice(_CONSONANTS) + secrets.choice(_VOWELS) for _ in range(syllables))
-            if name not in taken:
+            if name not in taken and name not in _UNKIND:
                 return name
         syllables += 1
 

@@ -1,7 +1,6 @@
 """A whole world: a laptop, a host behind a real sshd, OpenCode on both, and the command line as users type it.
 
-Every call of the command line is checked: no address in anything that a model can read, no traceback, an envelope as
-promised, and no hint that names a command or a dispatch that does not exist.
+Each of its calls is checked: no address in what a model can read, no traceback, no hint that names what does not exist.
 """
 
 from __future__ import annotations
@@ -461,7 +460,8 @@ class World:
             assert match[1] in commands(), said
             if commands()[match[1]]:
                 assert match[2] in commands()[match[1]], said
-        names = {json.loads((one / "record.json").read_text()).get("name") for one in self.dispatch_folders()}
+        records = [one / "record.json" for one in self.dispatch_folders() if (one / "record.json").exists()]
+        names = {json.loads(one.read_text()).get("name") for one in records}
         assert set(_NAMED_DISPATCH.findall(said)) <= names, said
 
 
