@@ -172,14 +172,16 @@ const oneLine = (text, length) => {
 function statusAfter(line, before) {
   switch (line.type) {
     case "step":
+      return { ...before, now: line.text, isStep: true }
     case "text":
-      return { ...before, now: line.text }
+      return { ...before, now: line.text, isStep: false }
     case "tool":
-      return { ...before, now: line.text ? `${line.tool}: ${line.text}` : line.tool }
+      return { ...before, now: line.text ? `${line.tool}: ${line.text}` : line.tool, isStep: false }
     case "todo":
-      return { ...before, todo: `todo ${line.done}/${line.total}` }
+      // A tool is heard of when it ends: until then "it imports" would be wrong.
+      return { todo: `todo ${line.done}/${line.total}`, now: before.isStep ? "" : before.now, isStep: false }
     case "error":
-      return { ...before, now: `error: ${line.text}` }
+      return { ...before, now: `error: ${line.text}`, isStep: false }
     default:
       return before
   }
@@ -201,17 +203,18 @@ function account(data, error, isShown) {
   const { name, host, new_messages: count } = data
   const came = count ? `; ${messages(count)} came home` : ""
   const ended = {
-    done: `**${host}** has finished \`${name}\`${came}.`,
-    cancelled: `\`${name}\` was cancelled on **${host}**${came}.`,
-    lost: `\`${name}\` was lost on **${host}**${came}: ${data.detail}.`,
+    done: `${host} has finished \`${name}\`${came}.`,
+    cancelled: `\`${name}\` was cancelled on ${host}${came}.`,
+    lost: `\`${name}\` was lost on ${host}${came}: ${data.detail}.`,
   }
   const reason = data.detail ?? error?.message ?? data.state
-  const lines = [ended[data.state] ?? `\`${name}\` failed on **${host}**${came}: ${reason}.`]
+  const lines = [ended[data.state] ?? `\`${name}\` failed on ${host}${came}: ${reason}.`]
   if (data.state !== "done") lines.push(`\`remote-dispatch logs ${name}\` shows what happened there.`)
   if (data.copy_session_id)
     lines.push(`This conversation went on meanwhile, so the result is a session of its own: \`opencode -s ${data.copy_session_id}\`.`)
   else if (count && !isShown) lines.push(`All of it: \`opencode -s ${data.session_id}\`.`)
-  for (const warning of data.warnings ?? []) lines.push(`Note: ${warning}.`)
+  const isSaid = (warning) => data.copy_session_id && warning.includes("session of its own")
+  for (const warning of (data.warnings ?? []).filter((one) => !isSaid(one))) lines.push(`Note: ${warning}.`)
   if (data.answer && !isShown) lines.push("", data.answer)
   return lines.join("\n")
 }

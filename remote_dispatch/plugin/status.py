@@ -90,7 +90,7 @@ def read_status(environment: Mapping[str, str], directory: Path, registry: Regis
         description(registry.names),
         registry.names,
         packages,
-        seed.Packages.MISSING in packages.values(),
+        (user.is_installed or project.is_installed) and seed.Packages.MISSING in packages.values(),
         _inline_hosts(registry),
         tuple(remarks),
     )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PLUGIN = REPOSITORY / "remote_dispatch/plugin/remote-dispatch.js"
 TOOL = "remote_dispatch"
 PATIENCE_S = 60
-WIDTH, HEIGHT = 110, 60
+WIDTH, HEIGHT = 110, 80
 _NUMBERS = count(1)
 
 

@@ -58,7 +58,7 @@ def test_the_model_is_told_what_failed_and_what_was_refused_on_the_host(place: P
     (state,) = place.tool_states
     assert re.fullmatch(r"pi did not finish `[a-z]{4}`; what is known of it follows\.", state["output"])
     last = heard(place.calls[-1])
-    assert re.search(r"`[a-z]{4}` failed on \*\*pi\*\*; 3 messages came home: .*400", last), last
+    assert re.search(r"`[a-z]{4}` failed on pi; 3 messages came home: .*400", last), last
     assert "a permission was refused on the host: read" in last
     assert "Tell the user plainly what happened" in last
 

@@ -55,5 +55,5 @@ def test_a_round_trip_is_home_within_the_turn_and_the_model_goes_on_with_it(plac
         "Look into it there", "what was done there follows", "You are now on the host", "echo forty-two", "measure",
         "it is forty-two", "has finished", "Go on with what came home",
     )  # fmt: skip
-    assert len([text for text in spoken(place.stored) if text.startswith("**pi** has finished")]) == 1
+    assert len([text for text in spoken(place.stored) if text.startswith("pi has finished")]) == 1
     assert place.waited_for() == []

@@ -36,7 +36,7 @@ def round_trip(place: Place, terminals: Terminals, *, seconds: int) -> None:
     assert in_order(
         screen, "You are now on the host", "$ echo forty-two", "measure", "it is forty-two", "has finished", "I see"
     )
-    assert re.search(r"\*?\*?pi\*?\*? has finished `[a-z]{4}`; 4 messages came home\.$", screen, re.MULTILINE), screen
+    assert re.search(r"pi has finished `[a-z]{4}`; 4 messages came home\.$", screen, re.MULTILINE), screen
 
     assert in_order(
         heard(place.calls[-1]),
