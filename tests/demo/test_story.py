@@ -72,7 +72,8 @@ def test_the_processes_of_a_home_are_found_and_ended_and_no_others(tmp_path: Pat
         time.sleep(0.02)
     assert len(processes_of(home)) == 3
     end_processes_of(home)
-    assert stubborn.wait(5) == -9
+    # The shell is killed itself, or ends just behind its killed child.
+    assert stubborn.wait(5) in (-9, 128 + 9)
     assert processes_of(home) == frozenset()
     assert processes_of(other) == {spared.pid}
     spared.kill()
