@@ -58,7 +58,7 @@ def _install(*, is_project: bool) -> Answer:
 def _uninstall(*, is_project: bool) -> Answer:
     from remote_dispatch.plugin import uninstall
 
-    done = uninstall(_place(is_project=is_project))
+    done = uninstall(_place(is_project=is_project), os.environ)
     if not (done.restored or done.removed):
         say("the plugin is not installed: nothing to do")
     _tell(done)

@@ -56,12 +56,18 @@ def global_directory(environment: Mapping[str, str], home: Path) -> Path:
     return (base if base.is_absolute() else home / ".config") / "opencode"
 
 
+def home_folder(home: Path) -> Path:
+    """Return where OpenCode's own installer puts it; OpenCode reads its configuration from there wherever it starts."""
+    return home / ".opencode"
+
+
 def user_files(environment: Mapping[str, str], home: Path) -> tuple[Path, ...]:
     """Name every file that may hold the user's configuration, the later over the earlier."""
     folder = global_directory(environment, home)
     files = [folder / name for name in GLOBAL_FILES]
     if named := environment.get("OPENCODE_CONFIG"):
         files.append(expanded(named, home))
+    files += [home_folder(home) / name for name in FURTHER_FILES]
     if own := environment.get("OPENCODE_CONFIG_DIR"):
         files += [expanded(own, home) / name for name in FURTHER_FILES]
     return tuple(dict.fromkeys(files))

@@ -55,7 +55,7 @@ def install(place: Place, command: Sequence[str], environment: Mapping[str, str]
     return done
 
 
-def uninstall(place: Place) -> Done:
+def uninstall(place: Place, environment: Mapping[str, str]) -> Done:
     """Take the plugin away; what the user changed stays. Repeating it changes nothing."""
     done = Done()
     with _held(place):
@@ -63,7 +63,7 @@ def uninstall(place: Place) -> Done:
         if place.kind is PlaceKind.USER:
             _take_entry(place, receipt, done)
         _take_file(place, receipt, done)
-        _unseed(place, done)
+        _unseed(place, environment, done)
         remove_empty(one for one in receipt.made if one == place.plugin_file.parent)
         _take_ignore(receipt, done)
         place.receipt.unlink(missing_ok=True)
@@ -197,12 +197,18 @@ def _ignore(place: Place, receipt: Receipt) -> None:
             receipt.made.append(ignore)
 
 
-def _unseed(place: Place, done: Done) -> None:
+def _unseed(place: Place, environment: Mapping[str, str], done: Done) -> None:
     """What the user's own installation needs a project's leaves."""
     is_user_installed = any(path != place.receipt for path in data_directory().glob(f"{PlaceKind.USER}-*.json"))
     for one in place.chain:
         if one is place or not is_user_installed:
             _clear(one, done)
+    if is_user_installed:
+        return
+    for directory, note in seed.planted_by_plugin(environment).items():
+        done.removed += [directory / seed.PACKAGES] if seed.clear(directory) else []
+        note.unlink()
+        remove_empty((note.parent, note.parent.parent))
 
 
 def _clear(place: Place, done: Done) -> None:

@@ -21,6 +21,7 @@ from remote_dispatch.hosts.opencode_files import (
     PLUGIN_FILE,
     PLUGIN_NAME,
     global_directory,
+    home_folder,
     project_files,
     user_files,
 )
@@ -73,12 +74,13 @@ def user_place(environment: Mapping[str, str]) -> Place:
     """Return the place for everything that this user opens."""
     home = home_of(environment)
     root = configuration_directory(environment, home)
+    further = home_folder(home)
     return Place(
         PlaceKind.USER,
         data_directory() / PLUGIN_FILE,
         _receipt(PlaceKind.USER, root),
         root,
-        tuple(dict.fromkeys((global_directory(environment, home), root))),
+        tuple(dict.fromkeys((global_directory(environment, home), root, *([further] if further.is_dir() else [])))),
         user_files(environment, home),
     )
 

@@ -5,6 +5,7 @@
 // Measured with OpenCode 1.18; docs/opencode.md says what is promised.
 
 import { spawn } from "node:child_process"
+import { createHash } from "node:crypto"
 import { EventEmitter } from "node:events"
 import fs from "node:fs"
 import os from "node:os"
@@ -60,6 +61,8 @@ const SLASH_COMMAND = {
 Take the mode round-trip when the words ask for something to come back, else one-way.`,
 }
 
+const stateFolder = () =>
+  path.join(process.env.XDG_STATE_HOME || path.join(os.homedir(), ".local", "state"), "remote-dispatch", "plugin")
 const delay = (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref())
 
 // --- the command
@@ -405,8 +408,7 @@ class OpenCall {
 /** Files that say which process waits for which dispatch, so that the next start goes on where one was closed. */
 class Waiting {
   constructor(directory) {
-    const state = process.env.XDG_STATE_HOME || path.join(os.homedir(), ".local", "state")
-    this.folder = path.join(state, "remote-dispatch", "plugin")
+    this.folder = stateFolder()
     this.directory = directory
   }
 
@@ -680,7 +682,7 @@ async function server(input, options) {
     config: async (config) => {
       config.command ??= {}
       config.command.dispatch ??= SLASH_COMMAND
-      unseed(config, input)
+      tendSeeds(config, input)
     },
     "tool.definition": async (asked, output) => {
       if (asked.toolID !== TOOL) return
@@ -694,49 +696,91 @@ async function server(input, options) {
   }
 }
 
-// --- the installer's seed
+// --- seeds: no wait for a package registry
 
 const LOCK = '{"name":"seeded-by-remote-dispatch","packages":{"":{"dependencies":{"@opencode-ai/plugin":"*"}}}}\n'
 const NOTE = "seeded-by-remote-dispatch.txt"
+const NOTE_TEXT =
+  "Empty on purpose: with this directory and ../package-lock.json OpenCode awaits no package registry at its start.\n" +
+  "`remote-dispatch plugin status` says more. Remove both when a plugin or tool of yours needs packages.\n"
 
 /**
- * The seed spares OpenCode the wait for a package registry, and so its packages: it goes as soon as another plugin or tool
- * could need them. Rule and bytes are those of seed.py.
+ * With any plugin OpenCode waits, at each start, until packages are installed in every directory of configuration. It does so
+ * before this runs: a directory that is still without them had no network, and is seeded, so that the next start waits
+ * for nothing. A seed goes as soon as another plugin or tool could need packages. Rule and bytes are those of seed.py.
  */
-function unseed(config, { directory, worktree }) {
-  const own = process.env.OPENCODE_CONFIG_DIR
-  const base = process.env.XDG_CONFIG_HOME || path.join(os.homedir(), ".config")
-  const users = [path.join(base, "opencode"), ...(own ? [own] : [])]
-  const projects = [...new Set([directory, worktree])].map((one) => path.join(one, ".opencode"))
+function tendSeeds(config, input) {
   const listed = config.plugin_origins ?? (config.plugin ?? []).map((spec) => ({ spec }))
   const others = listed.filter(({ spec }) => !String([spec].flat()[0]).endsWith("/remote-dispatch.js"))
-  for (const [folders, scope] of [[users, "global"], [projects, "local"]])
-    for (const folder of folders)
-      if (isSeeded(folder) && (others.some((one) => (one.scope ?? scope) === scope) || hasScripts(folder)))
-        remove(path.join(folder, "package-lock.json"), path.join(folder, "node_modules"))
+  for (const { folder, scopes } of configurationFolders(input)) {
+    const isNeeded = hasScripts(folder) || others.some(({ scope }) => !scope || scopes.includes(scope))
+    // A directory that cannot be written is no reason to hold up OpenCode.
+    try {
+      if (isNeeded && isSeeded(folder)) unseed(folder)
+      else if (!isNeeded && isBare(folder)) seed(folder)
+    } catch {}
+  }
 }
 
-/** A configuration directory that cannot be written is no reason to hold up OpenCode. */
-function remove(...places) {
-  try {
-    for (const place of places) fs.rmSync(place, { recursive: true, force: true })
-  } catch {}
+/** Those that OpenCode 1.18 fills with packages, and whose plugins may need them. */
+function configurationFolders({ directory, worktree }) {
+  const base = process.env.XDG_CONFIG_HOME || path.join(os.homedir(), ".config")
+  const own = process.env.OPENCODE_CONFIG_DIR
+  const home = path.join(os.homedir(), ".opencode")
+  const users = [path.join(base, "opencode"), ...(own ? [own] : [])].map((folder) => ({ folder, scopes: ["global"] }))
+  const projects = process.env.OPENCODE_DISABLE_PROJECT_CONFIG ? [] : between(directory, worktree)
+  return [
+    ...users,
+    { folder: home, scopes: ["global", "local"] },
+    ...projects.filter((folder) => folder !== home).map((folder) => ({ folder, scopes: ["local"] })),
+  ]
+}
+
+function between(directory, worktree) {
+  const folders = []
+  for (let place = directory; ; place = path.dirname(place)) {
+    folders.push(path.join(place, ".opencode"))
+    if (place === worktree || place === path.dirname(place)) return folders
+  }
 }
 
 function isSeeded(folder) {
   try {
-    const names = fs.readdirSync(path.join(folder, "node_modules"))
-    return names.join() === NOTE && fs.readFileSync(path.join(folder, "package-lock.json"), "utf8") === LOCK
+    return fs.readdirSync(path.join(folder, "node_modules")).every((name) => name === NOTE) && hasOurLock(folder)
   } catch {
     return false
   }
 }
+
+const exists = (folder, name) => fs.existsSync(path.join(folder, name))
+const hasOurLock = (folder) => fs.readFileSync(path.join(folder, "package-lock.json"), "utf8") === LOCK
+/** A seed that was interrupted has its lock file alone. */
+const isBare = (folder) =>
+  exists(folder, ".") &&
+  !exists(folder, "node_modules") &&
+  !exists(folder, "package.json") &&
+  (!exists(folder, "package-lock.json") || hasOurLock(folder))
 
 function hasScripts(folder) {
   return ["plugin", "plugins", "tool", "tools"].some((kind) => {
     const names = fs.existsSync(path.join(folder, kind)) ? fs.readdirSync(path.join(folder, kind)) : []
     return names.some((name) => /\.[jt]s$/.test(name) && name !== "remote-dispatch.js")
   })
+}
+
+/** `plugin uninstall` finds it by the note in our own directory, which is there before the seed is. */
+function seed(folder) {
+  const notes = path.join(stateFolder(), "seeds")
+  fs.mkdirSync(notes, { recursive: true, mode: 0o700 })
+  fs.writeFileSync(path.join(notes, createHash("sha256").update(folder).digest("hex").slice(0, 16)), folder, { mode: 0o600 })
+  fs.writeFileSync(path.join(folder, "package-lock.json"), LOCK)
+  fs.mkdirSync(path.join(folder, "node_modules"))
+  fs.writeFileSync(path.join(folder, "node_modules", NOTE), NOTE_TEXT)
+}
+
+function unseed(folder) {
+  fs.rmSync(path.join(folder, "package-lock.json"), { force: true })
+  fs.rmSync(path.join(folder, "node_modules"), { recursive: true, force: true })
 }
 
 export default { id: "remote-dispatch", server }

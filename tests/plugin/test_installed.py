@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from remote_dispatch.demo.home import OpencodeHome
 from remote_dispatch.demo.provider import ScriptedModel
+from remote_dispatch.plugin import seed
 from tests.rig.world import REPOSITORY
 
 if TYPE_CHECKING:
@@ -129,3 +131,33 @@ def test_a_model_is_offered_the_names_and_uninstall_leaves_no_trace(tmp_path: Pa
         laptop.command("plugin", "uninstall")
         assert laptop.configuration() == before
         assert not (laptop.home.configuration / "node_modules").exists()
+
+
+def start_without_network(laptop: Laptop, opencode: Path, *, timeout_s: float, **environment: str) -> None:
+    """List OpenCode's sessions in the project, where nothing is reached. Raises TimeoutExpired."""
+    subprocess.run(
+        ["unshare", "--net", str(opencode), "session", "list"],
+        cwd=laptop.project,
+        env={"PATH": os.environ["PATH"], "HOME": str(laptop.home.directory), "PWD": str(laptop.project), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=True,
+        timeout=timeout_s,
+    )
+
+
+@pytest.mark.skipif(
+    subprocess.run(["unshare", "--net", "true"], stdin=subprocess.DEVNULL, check=False).returncode != 0,
+    reason="no network namespaces here",
+)
+def test_without_network_a_projects_own_directory_is_waited_for_once(tmp_path: Path, real_opencode: Path) -> None:
+    """Without a seed it takes over seventy seconds each time; the first is cut short here by npm's own setting."""
+    laptop = Laptop(tmp_path, real_opencode, "http://127.0.0.1:1/v1")
+    laptop.command("plugin", "install")
+    project = laptop.project / ".opencode"
+    project.mkdir()
+    start_without_network(laptop, real_opencode, timeout_s=60, npm_config_fetch_retries="0")
+    assert seed.is_seeded(project)
+    start_without_network(laptop, real_opencode, timeout_s=45)
+    laptop.command("plugin", "uninstall")
+    assert [path.name for path in project.iterdir()] == [".gitignore"]
