@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from tests.faults.trial import Trial
-    from tests.rig import oracle
+    from tests.rig import picture
     from tests.rig.oracle import Said
 
 DAMAGES = ("cut", "flip", "double", "swap", "empty")
@@ -188,7 +188,7 @@ def check_claim(trial: Trial, said: Said) -> None:
         assert _outputs(laptop.home) >= _outputs(host.home), f"`{words}` claims success, but tool outputs are not equal"
 
 
-def _todos(rows: tuple[oracle.Row, ...]) -> list[tuple[str, str, str]]:
+def _todos(rows: tuple[picture.Row, ...]) -> list[tuple[str, str, str]]:
     return [(row["content"], row["status"], row["priority"]) for row in rows]
 
 
@@ -220,7 +220,7 @@ def damage_here(trial: Trial) -> None:
         check_history(trial, left, said)
 
 
-def check_history(trial: Trial, left: tuple[oracle.Message, ...], said: Said) -> None:
+def check_history(trial: Trial, left: tuple[picture.Message, ...], said: Said) -> None:
     """What holds the result begins as the session did when it left, in every word."""
     home = str(said.data.get("copy_session_id") or trial.session)
     then = [message.content for message in left]

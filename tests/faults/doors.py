@@ -17,7 +17,7 @@ from tests.faults.kills import reach_following
 from tests.faults.kinds import kind
 from tests.faults.network import connections_of, kill_all
 from tests.faults.trial import SkippedError, VoidError
-from tests.rig import oracle
+from tests.rig import picture
 from tests.rig.sshd import make_key, wait_until
 
 if TYPE_CHECKING:
@@ -250,9 +250,9 @@ def _shut(trial: Trial, door: Door) -> None:
         running, trial.current = trial.current, None
         _expect(trial.note(running), door.exit_code)
     laptop = trial.world.laptop
-    before = oracle.look(laptop.home, laptop.project)
+    before = picture.look(laptop.home, laptop.project)
     _expect(trial.run(trial.scenario.ending, "kumo"), door.exit_code)
-    after = oracle.look(laptop.home, laptop.project)
+    after = picture.look(laptop.home, laptop.project)
     assert (after.rows, after.project) == (before.rows, before.project), "something changed before the shut door"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch.runner.points import RUNNER_POINTS
 from tests.faults.kinds import kind
-from tests.rig import oracle
+from tests.rig import picture
 from tests.rig.sshd import wait_until
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def _has_settled(trial: Trial) -> bool:
 
 def turns(trial: Trial) -> list[int]:
     """Return the processes on the host that work on a brief."""
-    return [pid for pid, argv in oracle.living(trial.world.host.home).items() if " run --session " in f" {argv}"]
+    return [pid for pid, argv in picture.living(trial.world.host.home).items() if " run --session " in f" {argv}"]
 
 
 @kind("kill-sshd", "the sshd process of the connection killed")
@@ -131,7 +131,7 @@ def reboot(trial: Trial) -> None:
         trial.expected = frozenset({"done"})
     trial.until_paused(trial.scenario.point)
     trial.world.sshd.stop()
-    while living := oracle.living(trial.world.host.home):
+    while living := picture.living(trial.world.host.home):
         for pid in living:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

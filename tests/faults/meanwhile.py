@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tests.faults.kills import reach_following
 from tests.faults.kinds import kind
 from tests.faults.trial import VoidError
-from tests.rig import oracle
+from tests.rig import oracle, picture
 from tests.rig.sshd import wait_until
 from tests.rig.stub import a_transcript
 
@@ -62,7 +62,7 @@ def look_again(trial: Trial) -> None:
     )
 
 
-def _gone_on(here: oracle.Picture, there: oracle.Picture) -> set[str]:
+def _gone_on(here: picture.Picture, there: picture.Picture) -> set[str]:
     both = here.sessions.keys() & there.sessions.keys()
     return {one for one in both if here.sessions[one]["parent_id"] and here.messages[one] != there.messages[one]}
 

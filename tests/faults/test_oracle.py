@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.rig import oracle
-from tests.rig.oracle import Case, Message, Picture, Said, Sent
+from tests.rig.oracle import Case, Said, Sent
+from tests.rig.picture import Message, Picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable

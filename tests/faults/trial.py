@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from remote_dispatch.demo.provider import ScriptedModel
-from tests.rig import oracle
+from tests.rig import oracle, picture
 from tests.rig.oracle import Broken, Said, Sent
 from tests.rig.proxy import Proxy, redirect
 from tests.rig.sshd import wait_until
@@ -87,7 +87,7 @@ class Trial:
     proxy: Proxy = field(init=False)
     session: str = field(init=False)
     token: str = field(init=False)
-    before: tuple[oracle.Picture, oracle.Picture] = field(init=False)
+    before: tuple[picture.Picture, picture.Picture] = field(init=False)
     _heals: list[Callable[[], None]] = field(default_factory=list)
     _waiting: list[tuple[str, ...]] = field(default_factory=list)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
@@ -348,7 +348,7 @@ class Trial:
             broken.append(Broken("I5 states", f"it took {settled_s:.0f} s"))
         return [*oracle.judge(self._case(final, after)), *broken]
 
-    def _case(self, final: dict[str, dict[str, Any]], after: tuple[oracle.Picture, oracle.Picture]) -> oracle.Case:
+    def _case(self, final: dict[str, dict[str, Any]], after: tuple[picture.Picture, picture.Picture]) -> oracle.Case:
         return oracle.Case(
             before=self.before,
             after=after,
@@ -372,15 +372,15 @@ class Trial:
         self.run("prune")
         homes = (self.world.laptop.home, self.world.host.home)
         with contextlib.suppress(TimeoutError):
-            wait_until(lambda: not any(map(oracle.living, homes)), "", timeout_s=RESTING_S * self.pace)
+            wait_until(lambda: not any(map(picture.living, homes)), "", timeout_s=RESTING_S * self.pace)
         is_home = ("whole", "copy")
         open_ids = [one["id"] for one in shown if "id" in one and one.get("collected") not in is_home]
         return list(oracle.leftovers(self.before, homes, open_ids))
 
-    def pictures(self) -> tuple[oracle.Picture, oracle.Picture]:
+    def pictures(self) -> tuple[picture.Picture, picture.Picture]:
         """Look at both machines."""
         laptop, host = self.world.laptop, self.world.host
-        return oracle.look(laptop.home, laptop.project), oracle.look(host.home, host.project)
+        return picture.look(laptop.home, laptop.project), picture.look(host.home, host.project)
 
     def secrets(self) -> tuple[str, ...]:
         """What must appear in nothing that a model can read."""

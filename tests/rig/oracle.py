@@ -1,41 +1,31 @@
 """Judges what a dispatch left behind. It shares no code with the product: it reads both OpenCode databases read-only,
 the scripted task's log, the state directories, the process table and the file trees by itself.
 
-`look` takes a picture of a machine; `judge` compares the pictures before a dispatch with those afterwards, and with
-what the commands said. The invariants are those of docs/reliability.md.
+`picture.look` takes a picture of a machine; `judge` compares the pictures before a dispatch with those afterwards, and
+with what the commands said. The invariants are those of docs/reliability.md.
 """
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
-import os
 import re
-import sqlite3
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from tests.rig.picture import below, living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from tests.rig.picture import Message, Picture, Row
 
 ENDS = frozenset({"done", "failed", "cancelled", "lost"})
 DOCUMENTED_EXITS = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 130})
 STATE = ".local/state/remote-dispatch"
-DATABASE = ".local/share/opencode/opencode.db"
 TEMPORARY = re.compile(
     r"(^\.|\.part$|\.tmp$|\.partial$|^scratch-|^planning$|^probe\.|^space\.probe$|^outcome\.reserve$)"
 )
-
-_ID = re.compile(r"\b(ses|msg|prt|call|evt|tool)_[0-9A-Za-z]+")
-_NOT_CONTENT = frozenset(
-    {"id", "sessionID", "messageID", "parentID", "time", "agent", "mode", "model", "modelID", "providerID", "variant"}
-    | {"path", "summary", "snapshot", "cost", "tokens"}
-)
-"""What a copy may change: its ids, its times, and who is to answer next."""
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,147 +39,12 @@ class Broken:
         return f"{self.invariant}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
-    """One message with its parts, as the database has it."""
-
-    id: str
-    session: str
-    info: Row
-    parts: tuple[Row, ...]
-
-    @property
-    def text(self) -> str:
-        """What its text parts say."""
-        return "".join(str(part.get("text", "")) for part in self.parts if part.get("type") == "text")
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether an answer is whole: it ended, and not with an error."""
-        return "completed" in self.info.get("time", {}) and "error" not in self.info
-
-    @property
-    def content(self) -> str:
-        """What it says and did, whatever its ids and times are."""
-        info = {key: self.info[key] for key in ("role", "finish", "error") if key in self.info}
-        return json.dumps([_content(info), [_content(part) for part in self.parts]], sort_keys=True)
-
-
-def _content(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _content(one) for key, one in value.items() if key not in _NOT_CONTENT}
-    if isinstance(value, list):
-        return [_content(one) for one in value]
-    return _ID.sub(r"\1", value) if isinstance(value, str) else value
-
-
-@dataclass(frozen=True, slots=True)
-class Picture:
-    """One machine at one moment: its sessions with all their rows, and the files that nobody may touch."""
-
-    home: Path
-    sessions: dict[str, Row] = field(default_factory=dict)
-    messages: dict[str, tuple[Message, ...]] = field(default_factory=dict)
-    """By session, in the order in which OpenCode shows them."""
-    todos: dict[str, tuple[Row, ...]] = field(default_factory=dict)
-    project: dict[str, str] = field(default_factory=dict)
-    """Path below the project directory, `.git` included, to what it holds and may do."""
-    files: frozenset[str] = frozenset()
-    """Every file below the home."""
-    runs: tuple[str, ...] = ()
-    """The session of each `opencode run` that began here."""
-
-    @property
-    def rows(self) -> tuple[object, ...]:
-        """Everything that the database says of sessions."""
-        return (self.sessions, self.messages, self.todos)
-
-
-def look(home: Path, project: Path) -> Picture:
-    """Take a picture of a machine."""
-    sessions, messages, todos = _read_database(home / DATABASE)
-    files = frozenset(str(path.relative_to(home)) for path in _below(home))
-    tree = {str(path.relative_to(project)): _fingerprint(path) for path in _below(project)}
-    return Picture(home, sessions, messages, todos, tree, files, tuple(_runs(home)))
-
-
-def _read_database(path: Path) -> tuple[dict[str, Row], dict[str, tuple[Message, ...]], dict[str, tuple[Row, ...]]]:
-    if not path.exists():
-        return {}, {}, {}
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connection:
-        connection.row_factory = sqlite3.Row
-
-        def rows(table: str, order: str) -> list[Row]:
-            return [dict(row) for row in connection.execute(f"select * from {table} order by {order}")]
-
-        tables = {row["name"] for row in rows("sqlite_master", "name")}
-        if "message" not in tables:
-            return {}, {}, {}
-        sessions = {row["id"]: row for row in rows("session", "id")}
-        parts = _grouped(rows("part", "id"), "message_id")
-        messages = _grouped(rows("message", "time_created, id"), "session_id")
-        todos = _grouped(rows("todo", "position"), "session_id")
-    read = {
-        session: tuple(
-            Message(one["id"], session, json.loads(one["data"]), tuple(_part(row) for row in parts.get(one["id"], ())))
-            for one in found
-        )
-        for session, found in messages.items()
-    }
-    return sessions, read, {session: tuple(found) for session, found in todos.items()}
-
-
-def _part(row: Row) -> Row:
-    data: Row = json.loads(row["data"])
-    return data | {"id": row["id"]}
-
-
-def _grouped(rows: Iterable[Row], key: str) -> dict[str, list[Row]]:
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row[key], []).append(row)
-    return groups
-
-
-def _below(place: Path) -> Iterator[Path]:
-    for directory, _, names in os.walk(place):
-        for name in names:
-            yield Path(directory, name)
-
-
-def _fingerprint(path: Path) -> str:
-    state = path.lstat()
-    held = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
-    return f"{state.st_mode:o} {hashlib.sha256(held).hexdigest()}"
-
-
-def _runs(home: Path) -> Iterator[str]:
-    """The rig's `opencode` notes each call, before it does anything, in a file of the home."""
-    log = home / "calls"
-    for line in log.read_text().splitlines() if log.exists() else ():
-        words = line.split()
-        if words[:2] == ["run", "--session"]:
-            yield words[2]
-
-
 def first_requests(log: Path) -> Iterator[str]:
     """From the scripted model's own log: the user's message of each request that was the first one of its turn."""
     for line in log.read_text().splitlines() if log.exists() else ():
         request = json.loads(line)
         if not request["is_title"] and request["messages"][-1]["role"] == "user":
             yield json.dumps(request["messages"][-1]["content"])
-
-
-def living(home: Path) -> dict[int, str]:
-    """Return every process whose HOME is this one, with its arguments; those that only wait to be reaped are dead."""
-    found = {}
-    mark = b"\0HOME=" + os.fsencode(home) + b"\0"
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and entry.name != str(os.getpid()):
-            with contextlib.suppress(OSError):
-                if mark in b"\0" + (entry / "environ").read_bytes():
-                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()[:200]
-    return found
 
 
 # --- what happened
@@ -491,7 +346,7 @@ def leftovers(before: tuple[Picture, Picture], homes: tuple[Path, Path], open_na
     for place, picture, home in zip(("laptop", "host"), before, homes, strict=True):
         for pid, arguments in living(home).items():
             yield Broken("I6 leftovers", f"process {pid} still runs on the {place}: {arguments}")
-        for path in _below(home):
+        for path in below(home):
             name = str(path.relative_to(home))
             if name not in picture.files and not _may_stay(name, kept):
                 yield Broken("I6 leftovers", f"{name} is left on the {place}")

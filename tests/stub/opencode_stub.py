@@ -21,113 +21,21 @@ import stat
 import sys
 import time
 
-
-class Later:
-    """A module that is imported when it is first used: tests start the stub thousands of times, often for one line."""
-
-    def __init__(self, name):
-        self.name = name
-
-    def __getattr__(self, attribute):
-        module = globals()[self.name] = __import__(self.name)
-        return getattr(module, attribute)
-
-
-json, sqlite3, subprocess = Later("json"), Later("sqlite3"), Later("subprocess")
-
-VERSION = "1.18.33"
-SCHEMA = """
-create table if not exists project (id text primary key, worktree text not null, vcs text, name text, icon_url text,
-  icon_url_override text, icon_color text, time_created integer not null, time_updated integer not null,
-  time_initialized integer, sandboxes text not null, commands text);
-create table if not exists session (id text primary key, project_id text not null, workspace_id text, parent_id text,
-  slug text not null, directory text not null, path text, title text not null, version text not null, share_url text,
-  summary_additions integer, summary_deletions integer, summary_files integer, summary_diffs text, metadata text,
-  cost real default 0 not null, tokens_input integer default 0 not null, tokens_output integer default 0 not null,
-  tokens_reasoning integer default 0 not null, tokens_cache_read integer default 0 not null,
-  tokens_cache_write integer default 0 not null, revert text, permission text, agent text, model text,
-  time_created integer not null, time_updated integer not null, time_compacting integer, time_archived integer);
-create table if not exists message (id text primary key,
-  session_id text not null references session(id) on delete cascade,
-  time_created integer not null, time_updated integer not null, data text not null);
-create table if not exists part (id text primary key, message_id text not null references message(id) on delete cascade,
-  session_id text not null, time_created integer not null, time_updated integer not null, data text not null);
-create table if not exists todo (session_id text not null references session(id) on delete cascade,
-  content text not null, status text not null, priority text not null, position integer not null,
-  time_created integer not null, time_updated integer not null, primary key (session_id, position));
-"""
-FAULTS = set(os.environ.get("STUB_FAULT", "").split(","))
-MODELS = os.environ.get("STUB_MODELS", "test/model test/other scripted/large scripted/small").split()
-AGENTS = {"build": "primary", "plan": "primary", "general": "subagent"}
-
-
-class Failure(Exception):
-    """Ends the program with exit status 1 and this text on stderr."""
-
-
-def data_directory():
-    base = os.environ.get("XDG_DATA_HOME") or os.path.join(os.environ["HOME"], ".local", "share")
-    return os.path.join(base, "opencode")
-
-
-def database():
-    os.makedirs(data_directory(), exist_ok=True)
-    while True:
-        try:
-            return open_database()
-        except sqlite3.OperationalError as error:
-            # Of two that make the file at the same moment, SQLite turns one away without waiting.
-            if "locked" not in str(error):
-                raise
-            time.sleep(0.02)
-
-
-def open_database():
-    connection = sqlite3.connect(os.path.join(data_directory(), "opencode.db"), timeout=10, isolation_level=None)
-    connection.row_factory = sqlite3.Row
-    connection.execute("pragma journal_mode = wal")
-    connection.execute("pragma synchronous = normal")
-    connection.execute("pragma foreign_keys = on")
-    if connection.execute("select 1 from sqlite_master where name = 'todo'").fetchone():
-        return connection
-    connection.executescript(SCHEMA)
-    now = now_ms()
-    connection.execute(
-        "insert or ignore into project values ('global', '/', null, null, null, null, null, ?, ?, null, '[]', null)",
-        (now, now),
-    )
-    return connection
-
-
-def now_ms():
-    return int(time.time() * 1000) + int(os.environ.get("STUB_CLOCK_OFFSET_MS", "0"))
-
-
-COUNTER = iter(range(1, 1 << 30))
-
-
-def new_id(prefix, *, is_descending=False):
-    number = (now_ms() * 4096 + next(COUNTER)) & 0xFFFFFFFFFFFF
-    if is_descending:
-        number ^= 0xFFFFFFFFFFFF
-    return f"{prefix}_{number:012x}{os.urandom(7).hex()}"
-
-
-def pack(value):
-    return None if value is None else json.dumps(value, separators=(",", ":"))
-
-
-def write(path, text):
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def find_session(connection, identity):
-    row = connection.execute("select * from session where id = ?", (identity,)).fetchone()
-    if row is None:
-        raise Failure(f"\x1b[91m\x1b[1mError: \x1b[0mSession not found: {identity}")
-    return row
-
+from stub_base import (
+    AGENTS,
+    FAULTS,
+    MODELS,
+    VERSION,
+    Failure,
+    Later,
+    data_directory,
+    database,
+    find_session,
+    insert_message,
+    insert_session,
+    json,
+    sqlite3,
+)
 
 # --- import
 
@@ -160,42 +68,6 @@ def import_session(arguments):
 def await_gate(fault="import-gate"):
     while fault in FAULTS and not os.path.exists(os.environ["STUB_GATE"]):
         time.sleep(0.02)
-
-
-def insert_session(connection, info):
-    directory = "/elsewhere" if "import-elsewhere" in FAULTS else os.getcwd()
-    model, tokens, summary = info.get("model"), info.get("tokens", {}), info.get("summary", {})
-    connection.execute(
-        "insert into session (id, project_id, parent_id, slug, directory, path, title, version, summary_additions, summary_deletions,"
-        " summary_files, metadata, cost, tokens_input, tokens_output, permission, agent, model, revert, time_created, time_updated)"
-        " values (?, 'global', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " on conflict (id) do update set project_id = 'global', directory = excluded.directory, path = excluded.path,"
-        " time_updated = excluded.time_updated",
-        (
-            info["id"], info.get("parentID"), info["slug"], directory, directory.lstrip("/"), info["title"], info["version"],
-            summary.get("additions"), summary.get("deletions"), summary.get("files"), pack(info.get("metadata")),
-            info.get("cost", 0), tokens.get("input", 0), tokens.get("output", 0), pack(info.get("permission")), info.get("agent"),
-            pack(model), pack(info.get("revert")), info["time"]["created"], info["time"]["updated"],
-        ),
-    )  # fmt: skip
-
-
-def insert_message(connection, session_id, message):
-    info = {key: value for key, value in message["info"].items() if key not in ("id", "sessionID")}
-    identity = message["info"]["id"]
-    if not identity.startswith("msg"):
-        raise Failure('Unexpected error\n\nExpected a string starting with "msg"')
-    connection.execute("insert or ignore into message values (?, ?, ?, ?, ?)",
-                       (identity, session_id, info["time"]["created"], now_ms(), pack(info)))  # fmt: skip
-    for part in message["parts"]:
-        data = {key: value for key, value in part.items() if key not in ("id", "sessionID", "messageID")}
-        if not part["id"].startswith("prt"):
-            raise Failure('Unexpected error\n\nExpected a string starting with "prt"')
-        try:
-            connection.execute("insert or ignore into part values (?, ?, ?, ?, ?, ?)",
-                               (part["id"], part["messageID"], session_id, now_ms(), now_ms(), pack(data)))  # fmt: skip
-        except sqlite3.IntegrityError:
-            raise Failure(f'Failed query: insert into "part" {pack(data)}') from None
 
 
 # --- export
@@ -270,222 +142,12 @@ def messages_of(connection, session_id):
     ]
 
 
-# --- run
-
-
-class Turn:
-    """One prompt and its answer, written to the database and told as events."""
-
-    def __init__(self, connection, session_id, model, agent, variant):
-        self.connection, self.session_id, self.agent = connection, session_id, agent
-        self.provider, _, self.model = model.partition("/")
-        self.variant = variant
-        self.status, self.finish, self.error = 0, "stop", None
-        self.started = max(now_ms(), self.newest() + 1)
-
-    def newest(self):
-        row = self.connection.execute(
-            "select max(time_created) from message where session_id = ?", (self.session_id,)
-        ).fetchone()
-        return row[0] or 0
-
-    def ask(self, text):
-        self.user = new_id("msg")
-        info = {"role": "user", "time": {"created": self.started}, "summary": {"diffs": []}, "agent": self.agent,
-                "model": {"providerID": self.provider, "modelID": self.model}}  # fmt: skip
-        self.insert(self.user, info)
-        self.part(self.user, {"type": "text", "text": text})
-
-    def answer(self, text):
-        self.assistant = new_id("msg")
-        self.info = {
-            "parentID": self.user, "role": "assistant", "mode": self.agent, "agent": self.agent,
-            "path": {"cwd": os.getcwd(), "root": "/"}, "cost": 0,
-            "tokens": {"input": 10, "output": 5, "reasoning": 0, "cache": {"read": 0, "write": 0}},
-            "modelID": self.model, "providerID": self.provider, "time": {"created": self.started + 1},
-        }  # fmt: skip
-        self.insert(self.assistant, self.info)
-        self.step("step_start", {"type": "step-start"})
-        commands = [line[1:].partition(" ")[::2] for line in text.split("\n") if line.startswith("!")]
-        for word, rest in commands or [("say", "done")]:
-            getattr(self, f"do_{word}")(rest)
-        self.conclude()
-
-    def conclude(self):
-        tokens = {"total": 15, "input": 10, "output": 5, "reasoning": 0, "cache": {"write": 0, "read": 0}}
-        if self.error is None:
-            self.step("step_finish", {"type": "step-finish", "reason": self.finish, "tokens": tokens, "cost": 0})
-        self.info["time"]["completed"] = max(now_ms(), self.started + 2)
-        self.info |= {"finish": self.finish} if self.error is None else {"error": self.error}
-        self.connection.execute("update message set data = ? where id = ?", (pack(self.info), self.assistant))
-        self.connection.execute("update session set time_updated = ?, agent = ?, model = ? where id = ?",
-                                (now_ms(), self.agent, pack({"id": self.model, "providerID": self.provider}), self.session_id))  # fmt: skip
-
-    def insert(self, identity, info, session_id=None):
-        self.connection.execute("insert into message values (?, ?, ?, ?, ?)",
-                                (identity, session_id or self.session_id, info["time"]["created"], now_ms(), pack(info)))  # fmt: skip
-
-    def part(self, message, data, session_id=None):
-        identity, session_id = new_id("prt"), session_id or self.session_id
-        self.connection.execute(
-            "insert into part values (?, ?, ?, ?, ?, ?)",
-            (identity, message, session_id, now_ms(), now_ms(), pack(data)),
-        )
-        return data | {"id": identity, "sessionID": session_id, "messageID": message}
-
-    def emit(self, kind, payload):
-        event = {"type": kind, "timestamp": now_ms(), "sessionID": self.session_id} | payload
-        print(json.dumps(event, separators=(",", ":")), flush=True)
-
-    def step(self, kind, data):
-        self.emit(kind, {"part": self.part(self.assistant, data)})
-
-    def tool(self, name, tool_input, output, *, title="", metadata=None, error=None):
-        times = {"start": now_ms(), "end": now_ms()}
-        state = {
-            "status": "completed",
-            "input": tool_input,
-            "output": output,
-            "title": title,
-            "metadata": metadata or {},
-            "time": times,
-        }
-        if error is not None:
-            state = {"status": "error", "input": tool_input, "error": error, "time": times}
-        self.step("tool_use", {"type": "tool", "tool": name, "callID": new_id("call"), "state": state})
-
-    def do_say(self, rest):
-        self.step("text", {"type": "text", "text": rest, "time": {"start": now_ms(), "end": now_ms()}})
-
-    def do_write(self, rest):
-        name, _, text = rest.partition(" ")
-        write(name, f"{text}\n")
-        self.tool("write", {"filePath": name, "content": text}, "Wrote file successfully.", title=name)
-
-    def do_bash(self, rest):
-        done = subprocess.run(
-            ["sh", "-c", rest],
-            start_new_session=True,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        self.tool("bash", {"command": rest}, done.stdout, title=rest, metadata={"exit": done.returncode})
-
-    def do_wait(self, rest):
-        while not os.path.exists(rest):
-            time.sleep(0.02)
-
-    def do_hang(self, rest):
-        while True:
-            time.sleep(3600)
-
-    def do_fail(self, rest):
-        data = {"message": "refused by the provider", "statusCode": int(rest or 500), "isRetryable": False}
-        self.error, self.status = {"name": "APIError", "data": data}, 1
-        self.emit("error", {"error": self.error})
-
-    def do_reject(self, rest):
-        print("! permission requested: external_directory (/etc/*); auto-rejecting", file=sys.stderr)
-        self.tool(
-            "read",
-            {"filePath": "/etc/hostname"},
-            "",
-            error="The user rejected permission to use this specific tool call.",
-        )
-        self.finish = "tool-calls"
-
-    def do_deny(self, rest):
-        error = "The user has specified a rule which prevents you from using this specific tool call. Here are some of the relevant rules []"
-        self.tool("bash", {"command": rest}, "", error=error)
-
-    def do_todo(self, rest):
-        self.connection.execute("delete from todo where session_id = ?", (self.session_id,))
-        todos = [
-            {"content": content, "status": "pending" if position else "in_progress", "priority": "medium"}
-            for position, content in enumerate(rest.split(";"))
-        ]
-        for position, todo in enumerate(todos):
-            values = (self.session_id, *todo.values(), position, now_ms(), now_ms())
-            self.connection.execute("insert into todo values (?, ?, ?, ?, ?, ?, ?)", values)
-        self.tool(
-            "todowrite", {"todos": todos}, json.dumps(todos), title=f"{len(todos)} todos", metadata={"todos": todos}
-        )
-
-    def do_task(self, rest):
-        child, message = new_id("ses", is_descending=True), new_id("msg")
-        insert_session(self.connection, {"id": child, "parentID": self.session_id, "slug": "child", "title": rest, "version": VERSION,
-                                         "time": {"created": now_ms(), "updated": now_ms()}})  # fmt: skip
-        self.insert(message, {"role": "user", "time": {"created": now_ms()}, "agent": "general",
-                              "model": {"providerID": self.provider, "modelID": self.model}}, child)  # fmt: skip
-        self.part(message, {"type": "text", "text": rest}, child)
-        self.tool("task", {"description": rest, "prompt": rest, "subagent_type": "general"}, f'<task id="{child}">\ndone\n</task>',
-                  title=rest, metadata={"parentSessionId": self.session_id, "sessionId": child})  # fmt: skip
-
-    def do_output(self, rest):
-        name, _, text = rest.partition(" ")
-        path = os.path.join(data_directory(), "tool-output", name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        write(path, text)
-        self.tool("bash", {"command": "long"}, f"...output truncated...\n\nFull output saved to: {path}", title="long")
-
-    def do_record(self, rest):
-        seen = {
-            "environment": dict(os.environ),
-            "arguments": sys.argv[1:],
-            "stdin": self.prompt,
-            "directory": os.getcwd(),
-        }
-        write(rest, json.dumps(seen))
+# --- the others
 
 
 def run(arguments):
-    options = parse_options(
-        arguments, ("--session", "--dir", "--model", "-m", "--agent", "--variant", "--format", "-s")
-    )
-    text = "" if sys.stdin.isatty() else sys.stdin.read()
-    if not text.strip():
-        raise Failure("\x1b[91m\x1b[1mError: \x1b[0mYou must provide a message or a command")
-    connection = database()
-    session_id = options.get("--session") or options.get("-s")
-    row = connection.execute("select * from session where id = ?", (session_id,)).fetchone()
-    if row is None:
-        raise Failure("\x1b[91m\x1b[1mError: \x1b[0mSession not found")
-    model = options.get("--model") or options.get("-m") or MODELS[0]
-    agent = options.get("--agent", "build")
-    if AGENTS.get(agent) != "primary":
-        print(f'! agent "{agent}" not found. Falling back to default agent', file=sys.stderr)
-        agent = "build"
-    turn = Turn(connection, session_id, model, agent, options.get("--variant"))
-    turn.prompt = text
-    turn.ask(text)
-    if model not in MODELS:
-        error = {
-            "name": "UnknownError",
-            "data": {"message": "Unexpected server error. Check server logs for details.", "ref": "err_1"},
-        }
-        turn.emit("error", {"error": error})
-        return 1
-    turn.answer(text)
-    directory = options.get("--dir") or os.environ.get("PWD") or os.getcwd()
-    if os.path.realpath(directory) != row["directory"]:
-        turn.do_hang("")
-    return 1 if "run-exit-1" in FAULTS else turn.status
-
-
-def parse_options(arguments, names):
-    options, rest = {}, list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word in names:
-            options[word] = rest.pop(0)
-        elif word not in ("--auto", "--thinking"):
-            raise Failure(f"opencode run [message..]\n\nUnknown argument: {word}")
-    return options
-
-
-# --- the small ones
+    """In a module of its own: most calls need none of it."""
+    return Later("stub_run").run(arguments)
 
 
 def query_database(arguments):
