@@ -155,6 +155,8 @@ def test_a_running_dispatch_is_not_removed(host: Host) -> None:
     host.stage("!hang")
     host.launch()
     assert clean(host, str(host.run_directory)) == "held"
+    # A runner that is killed earlier has begun nothing, and its directory goes.
+    wait_until((host.run_directory / "opencode.pid").exists)
     os.kill(host.runner_pid(), signal.SIGKILL)
     wait_until(lambda: clean(host, str(host.run_directory)) == "running")
     assert host.run_directory.is_dir()
