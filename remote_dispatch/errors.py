@@ -76,7 +76,7 @@ class AuthenticationError(LoginError):
 
 
 class HostKeyError(LoginError):
-    """The host key is unknown, changed or revoked. `reason` is one of those three words."""
+    """The host key cannot be trusted. `reason` is `unknown`, `changed`, `revoked` or `certificate` (not valid)."""
 
     kind = "host-key"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path, PurePosixPath
 
@@ -76,6 +76,7 @@ class Connection(Protocol):
         *,
         timeout_s: float,
         is_resumed: bool = False,
+        on_sent: Callable[[int], None] | None = None,
     ) -> None:
         """Put files into a directory (absolute), making it and the subdirectories that the names need.
 
@@ -86,6 +87,9 @@ class Connection(Protocol):
         megabyte that is there with its size is left alone, and a part of one is completed; locally it starts over. The
         content of what was there is not looked at: the caller compares hashes, and uploads again without the flag where
         they differ.
+
+        `on_sent` is told of each piece that arrived, in bytes, and over SSH of what `is_resumed` found there. Where one
+        way of sending fails and another one starts over, the sum is larger than the files.
         """
         ...
 

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from remote_dispatch.errors import ConnectionLostError, RemoteDispatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 CHUNK_BYTES = 4_000_000
 PART = ".part"
@@ -51,6 +51,14 @@ def chunks_of(source: bytes | Path, start: int = 0, size: int = CHUNK_BYTES) -> 
         stream.seek(start)
         while chunk := stream.read(size):
             yield chunk
+
+
+def told(pieces: Iterable[bytes], on_sent: Callable[[int], None] | None) -> Iterator[bytes]:
+    """Yield the pieces, and tell the size of each once the next one is asked for."""
+    for piece in pieces:
+        yield piece
+        if on_sent:
+            on_sent(len(piece))
 
 
 def size_of(source: bytes | Path) -> int:

@@ -14,11 +14,11 @@ from typing import IO, TYPE_CHECKING
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, IntegrityError
 from remote_dispatch.remote.bootstrap import encoded
 from remote_dispatch.remote.connection import Completed
-from remote_dispatch.remote.files import CHUNK_BYTES, appearing, checked_name, chunks_of, parents_of
+from remote_dispatch.remote.files import CHUNK_BYTES, appearing, checked_name, chunks_of, parents_of, told
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import PurePosixPath
 
 NAME = "this machine"
@@ -73,12 +73,13 @@ class LocalConnection:
         *,
         timeout_s: float,
         is_resumed: bool = False,  # noqa: ARG002 - the contract's word; a copy within one machine starts over
+        on_sent: Callable[[int], None] | None = None,
     ) -> None:
         """Copy files into a directory. See `Connection.upload`."""
         names = {name: checked_name(name) for name in files}
         with _reporting(f"{NAME}: could not write files"):
             async with asyncio.timeout(timeout_s):
-                await asyncio.to_thread(_copy_all, directory, {names[name]: files[name] for name in files})
+                await asyncio.to_thread(_copy_all, directory, {names[name]: files[name] for name in files}, on_sent)
 
     async def download(
         self,
@@ -178,14 +179,16 @@ def _reporting(what: str) -> Iterator[None]:
         raise HostNotReadyError(NAME, reason, hint="make room, or correct the directory's permissions") from error
 
 
-def _copy_all(directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path]) -> None:
+def _copy_all(
+    directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path], on_sent: Callable[[int], None] | None
+) -> None:
     root = Path(directory)
     for place in (*reversed(root.parents), root, *(root / parent for parent in parents_of(files))):
         # mkdir(parents=True) gives the outer ones the umask's mode.
         place.mkdir(mode=0o700, exist_ok=True)
     for name, source in files.items():
         with appearing(root / name) as stream:
-            for chunk in chunks_of(source):
+            for chunk in told(chunks_of(source), on_sent):
                 stream.write(chunk)
 
 

@@ -10,7 +10,6 @@ import asyncio
 import os
 import pwd
 import re
-import shlex
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch.errors import ConfigurationError
 from remote_dispatch.remote.address import Address, parse_address
+from remote_dispatch.remote.ssh_aliases import config_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,16 +79,21 @@ async def resolve(host: Host) -> Target:
     return await _resolve(host.name, replace(address, port=host.port or address.port), depth=0)
 
 
-def aliases() -> set[str]:
-    """Return the names behind `Host` in ~/.ssh/config and the files that it includes; patterns are left out."""
-    return set(_aliases_of(_user_config(), depth=0))
+async def destination(alias: str) -> Address:
+    """Return whom and where an alias stands for. Raises ValueError for no address, ConfigurationError as `resolve`."""
+    address = parse_address(alias)
+    program = shutil.which("ssh")
+    name = "~/.ssh/config"
+    options = await ask_ssh(program, name, address) if program else ask_asyncssh(name, address)
+    target = _translate(name, address, options)
+    return Address(target.user, target.host, target.port)
 
 
 async def _resolve(name: str, address: Address, *, depth: int, is_direct: bool = False) -> Target:
     if depth > _MOST_HOPS:
         raise ConfigurationError(f"{name}: the jump hosts in ~/.ssh/config form a loop", hint="check `ProxyJump`")
     program = shutil.which("ssh")
-    options = await _ask_ssh(program, name, address) if program else _ask_asyncssh(name, address)
+    options = await ask_ssh(program, name, address) if program else ask_asyncssh(name, address)
     target = _translate(name, address, options)
     jump = _last(options, "proxyjump")
     if is_direct or jump in (None, "none"):
@@ -116,7 +121,8 @@ Options = dict[str, list[str]]
 """ssh's keywords in lower case, and the values of each in order."""
 
 
-async def _ask_ssh(program: str, name: str, address: Address) -> Options:
+async def ask_ssh(program: str, name: str, address: Address) -> Options:
+    """Return what `ssh -G` says of an address. Raises ConfigurationError when ssh refuses its configuration."""
     argv = [program, *_config_choice(), "-G"]
     argv += ["-l", address.user] if address.user else []
     argv += ["-p", str(address.port)] if address.port else []
@@ -146,7 +152,7 @@ def _config_choice() -> list[str]:
     """OpenSSH reads the home of the user database; a HOME of its own must not be answered from another home."""
     if Path.home() == _login_home():
         return []
-    return ["-F", str(_user_config()) if _user_config().is_file() else "none"]
+    return ["-F", str(config_path()) if config_path().is_file() else "none"]
 
 
 def _parse(text: str) -> Options:
@@ -202,14 +208,14 @@ def _split_existing(text: str) -> Iterator[Path]:
     words = text.split()
     while words:
         for count in range(len(words), 0, -1):
-            path = _in_our_home(Path(" ".join(words[:count])).expanduser())
+            path = in_our_home(Path(" ".join(words[:count])).expanduser())
             if path.is_file() and os.access(path, os.R_OK):
                 yield path
                 break
         words = words[count:]
 
 
-def _in_our_home(path: Path) -> Path:
+def in_our_home(path: Path) -> Path:
     """`ssh -G` expands `~` and `%d` here to the home of the user database; ours is HOME."""
     home, login_home = Path.home(), _login_home()
     if home == login_home or path.is_relative_to(home) or not path.is_relative_to(login_home):
@@ -255,11 +261,8 @@ def _login_home() -> Path:
     return Path(pwd.getpwuid(os.getuid()).pw_dir)
 
 
-def _user_config() -> Path:
-    return Path.home() / ".ssh" / "config"
-
-
-def _ask_asyncssh(name: str, address: Address) -> Options:
+def ask_asyncssh(name: str, address: Address) -> Options:
+    """Return the same where there is no `ssh`. Raises ConfigurationError for lines that asyncssh cannot read."""
     import asyncssh  # noqa: PLC0415 - 300 ms, and only on machines without ssh
 
     try:
@@ -267,7 +270,7 @@ def _ask_asyncssh(name: str, address: Address) -> Options:
             host=address.host,
             port=address.port or (),
             username=address.user or (),
-            config=[str(_user_config())] if _user_config().is_file() else None,
+            config=[str(config_path())] if config_path().is_file() else None,
             known_hosts=b"",
             client_keys=None,
             client_certs=[],
@@ -284,32 +287,3 @@ def _ask_asyncssh(name: str, address: Address) -> Options:
 def _texts(value: object) -> list[str]:
     values: Sequence[object] = value if isinstance(value, list) else [value]
     return [{"True": "yes", "None": "none"}.get(str(one), str(one)) for one in values]
-
-
-def _aliases_of(file: Path, *, depth: int) -> Iterator[str]:
-    if depth > _MOST_HOPS or not file.is_file():
-        return
-    for line in file.read_text(errors="replace").splitlines():
-        keyword, words = _directive(line)
-        if keyword == "host":
-            yield from (word for word in words if not re.search(r"[*?!]", word))
-        elif keyword == "include":
-            for word in words:
-                yield from _included(word, depth=depth + 1)
-
-
-def _included(pattern: str, *, depth: int) -> Iterator[str]:
-    path = Path(pattern).expanduser()
-    root = path if path.is_absolute() else Path.home() / ".ssh" / path
-    for file in sorted(Path(root.anchor).glob(str(root.relative_to(root.anchor)))):
-        yield from _aliases_of(file, depth=depth)
-
-
-def _directive(line: str) -> tuple[str, list[str]]:
-    match = re.match(r"\s*([A-Za-z]+)(?:\s*=\s*|\s+)(.+)", line)
-    if match is None:
-        return "", []
-    try:
-        return match[1].lower(), shlex.split(match[2], comments=True)
-    except ValueError:
-        return "", []

@@ -18,7 +18,7 @@ from remote_dispatch.remote.connection import Completed
 from remote_dispatch.remote.ssh_sessions import Sessions
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 OUTPUT_LIMIT_BYTES = 64_000_000
@@ -84,6 +84,7 @@ class SshConnection:
         *,
         timeout_s: float,
         is_resumed: bool = False,
+        on_sent: Callable[[int], None] | None = None,
     ) -> None:
         """Put files into a directory, by SFTP or else through the shell. See `Connection.upload`."""
         names = ssh_files.checked(files)
@@ -91,9 +92,9 @@ class SshConnection:
             try:
                 with self._translated():
                     async with self._files() as sftp:
-                        await ssh_files.put(sftp, directory, names, is_resumed=is_resumed)
+                        await ssh_files.put(sftp, directory, names, is_resumed=is_resumed, on_sent=on_sent)
             except ssh_files.SFTP_FAILED:
-                await self._upload_by_shell(directory, names, is_resumed=is_resumed)
+                await self._upload_by_shell(directory, names, is_resumed=is_resumed, on_sent=on_sent)
 
     async def download(
         self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False
@@ -146,14 +147,23 @@ class SshConnection:
         return True
 
     async def _upload_by_shell(
-        self, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path], *, is_resumed: bool
+        self,
+        directory: PurePosixPath,
+        files: Mapping[PurePosixPath, bytes | Path],
+        *,
+        is_resumed: bool,
+        on_sent: Callable[[int], None] | None,
     ) -> None:
         async def put(name: PurePosixPath, source: bytes | Path, start: int) -> None:
             size = str(ssh_files.size_of(source))
             values = (str(directory), str(name.parent), name.name, size, str(start // ssh_files.BLOCK_BYTES))
-            await self._at_place(ssh_files.PUT, values, ssh_files.chunks_of(source, start))
+            pieces = ssh_files.told(ssh_files.chunks_of(source, start), on_sent)
+            await self._at_place(ssh_files.PUT, values, pieces)
 
         starts = await self._starts(directory, files) if is_resumed else dict.fromkeys(files, 0)
+        if on_sent and is_resumed:
+            left = sum(ssh_files.size_of(files[name]) - start for name, start in starts.items())
+            on_sent(sum(map(ssh_files.size_of, files.values())) - left)
         parts = [str(name) for name in files if not starts.get(name)]
         await self._at_place(ssh_files.CLEAN, (str(directory), *parts))
         await self._at_place(ssh_files.MAKE, (str(directory),))

@@ -20,76 +20,94 @@ from remote_dispatch.errors import (
     RemoteDispatchError,
 )
 from remote_dispatch.remote.files import NETWORK_ERRORS
+from remote_dispatch.remote.trail import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from remote_dispatch.remote.ssh_config import Target
 
-CHECK = "check the host with `ssh`, then try again"
-_ACCEPT = "connect once with `ssh` to accept the key, then try again"
 _CHANGED = (
     "stop: somebody may be between you and the host; ask its owner whether the key changed, compare the fingerprint, "
     "and only then remove the old key with `ssh-keygen -R`"
 )
 _NO_KEY = "check that `ssh -o BatchMode=yes` gets in; a key with a passphrase must be in the agent (`ssh-add`)"
-_REASONS: tuple[tuple[tuple[type[Exception], ...], type[LoginError | HostUnreachableError], str, str], ...] = (
-    ((asyncssh.PermissionDenied,), AuthenticationError, "no key was accepted", _NO_KEY),
-    ((asyncssh.KeyExchangeFailed,), LoginError, "no common host key type, cipher or key exchange", CHECK),
-    ((asyncssh.ProtocolNotSupported,), LoginError, "no usable SSH server answered", CHECK),
-    ((asyncssh.ChannelOpenError,), HostUnreachableError, "the jump host could not reach it", CHECK),
-    (
-        (asyncssh.ProtocolError,),
-        AuthenticationError,
-        "the host ended the login, too many keys may have been offered",
-        "set `IdentitiesOnly yes` for this host in ~/.ssh/config",
-    ),
-    (
-        (asyncssh.Error, ConnectionResetError, BrokenPipeError),
-        HostUnreachableError,
-        "the connection was closed before the login",
-        CHECK,
-    ),
+_FEWER = "set `IdentitiesOnly yes` for this host in ~/.ssh/config"
+_HOST_KEYS = {
+    Problem.KEY_UNKNOWN: "the host key is unknown",
+    Problem.KEY_CHANGED: "the host key is not the one that is known",
+    Problem.KEY_REVOKED: "the host key is revoked",
+    Problem.KEY_UNCERTIFIED: "the authority that is trusted for its host key does not vouch for it",
+}
+_REASONS: tuple[tuple[type[Exception], Problem, type[LoginError | HostUnreachableError], str], ...] = (
+    (asyncssh.PermissionDenied, Problem.NOT_ACCEPTED, AuthenticationError, "no key was accepted"),
+    (asyncssh.KeyExchangeFailed, Problem.NOTHING_IN_COMMON, LoginError,
+     "no common host key type, cipher or key exchange"),
+    (asyncssh.ProtocolNotSupported, Problem.NOT_SSH, LoginError, "no usable SSH server answered"),
+    (asyncssh.ChannelOpenError, Problem.UNREACHABLE, HostUnreachableError, "the jump host could not reach it"),
+    (asyncssh.ProtocolError, Problem.TOO_MANY_KEYS, AuthenticationError,
+     "the host ended the login, too many keys may have been offered"),
+    (asyncssh.Error, Problem.HUNG_UP, HostUnreachableError, "the connection was closed before the login"),
+    (ConnectionResetError, Problem.HUNG_UP, HostUnreachableError, "the connection was closed before the login"),
+    (BrokenPipeError, Problem.HUNG_UP, HostUnreachableError, "the connection was closed before the login"),
+    (socket.gaierror, Problem.NO_SUCH_NAME, HostUnreachableError, "its address does not resolve"),
+    (ConnectionRefusedError, Problem.REFUSED, HostUnreachableError, "nothing is listening there"),
+    (OSError, Problem.UNREACHABLE, HostUnreachableError, "no connection could be made"),
+    (Exception, Problem.SETTINGS, LoginError, "the connection settings or keys are not usable"),
+)  # fmt: skip
+_FROM_JUMP_HOST = (  # what sshd says of a port behind it: strerror's and getaddrinfo's words
+    (re.compile(r"refused", re.IGNORECASE), Problem.REFUSED),
+    (re.compile(r"not known|name resolution|no address", re.IGNORECASE), Problem.NO_SUCH_NAME),
 )
 
 _SENT_TO_NOBODY = "socket.send() raised exception."
 """What asyncio warns of, over and over, once a connection broke while much was on its way."""
 
 
-def host_key_error(name: str, reason: str) -> HostKeyError:
-    """Return the error for a key that is `unknown`, `changed` or `revoked`."""
-    texts = {
-        "unknown": ("the host key is unknown", _ACCEPT),
-        "changed": ("the host key is not the one that is known", _CHANGED),
-        "revoked": ("the host key is revoked", "stop: ask the owner of the host for its new key"),
+def host_key_error(name: str, problem: Problem) -> HostKeyError:
+    """Return the error for a key that is unknown, changed, revoked, or without the word of its authority."""
+    hints = {
+        Problem.KEY_UNKNOWN: f"run `remote-dispatch doctor {_host_of(name)} --fix`: it shows the key's fingerprint, "
+        "and accepts the key on your word",
+        Problem.KEY_CHANGED: _CHANGED,
+        Problem.KEY_REVOKED: "stop: ask the owner of the host for its new key",
+        Problem.KEY_UNCERTIFIED: "stop: ask the owner of the host to renew its host certificate",
     }
-    message, hint = texts[reason]
-    return HostKeyError(name, reason, message, hint=hint)
+    return HostKeyError(name, problem.value, _HOST_KEYS[problem], hint=hints[problem])
 
 
 def connect_error(name: str, error: Exception) -> RemoteDispatchError:
     """Return why no connection could be made."""
-    for types, kind, message, hint in _REASONS:
-        if isinstance(error, types):
-            return kind(name, message, hint=hint)
-    if isinstance(error, OSError):
-        return HostUnreachableError(name, _reason(error), hint=CHECK)
-    return LoginError(name, "the connection settings or keys are not usable", hint=CHECK)
+    kind, message = next((kind, message) for type_, _, kind, message in _REASONS if isinstance(error, type_))
+    if isinstance(error, OSError) and error.errno in NETWORK_ERRORS:
+        message = "not reachable"
+    hint = {Problem.NOT_ACCEPTED: _NO_KEY, Problem.TOO_MANY_KEYS: _FEWER}.get(problem_of(error), _check(name))
+    return kind(name, message, hint=hint)
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, socket.gaierror):
-        return "its address does not resolve"
-    if isinstance(error, ConnectionRefusedError):
-        return "nothing is listening there"
-    if error.errno in NETWORK_ERRORS:
-        return "not reachable"
-    return "no connection could be made"
+def problem_of(error: Exception) -> Problem:
+    """Return the same in one word, a little finer."""
+    if isinstance(error, asyncssh.ChannelOpenError):
+        if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
+            return Problem.NOT_FORWARDED
+        return next((problem for words, problem in _FROM_JUMP_HOST if words.search(error.reason)), Problem.UNREACHABLE)
+    if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
+        return Problem.NO_NAME_SERVER
+    return next(problem for type_, problem, _, _ in _REASONS if isinstance(error, type_))
 
 
 def late(name: str) -> HostUnreachableError:
     """Return the error for a host that did not answer in time."""
-    return HostUnreachableError(name, "no SSH login within the time limit", hint=CHECK)
+    return HostUnreachableError(name, "no SSH login within the time limit", hint=_check(name))
+
+
+def _check(name: str) -> str:
+    return f"run `remote-dispatch doctor {_host_of(name)}`: it says what is wrong on the way there"
+
+
+def _host_of(name: str) -> str:
+    """Return the registry's name, also of `NAME (jump host)`."""
+    return name.partition(" ")[0]
 
 
 def lost(name: str) -> ConnectionLostError:

@@ -27,11 +27,12 @@ from remote_dispatch.remote.files import (
     part_size,
     proved_bytes,
     size_of,
+    told,
 )
 from remote_dispatch.remote.ssh_errors import REDACTION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
     from pathlib import Path, PurePosixPath
     from typing import Protocol
 
@@ -61,6 +62,7 @@ __all__ = [
     "put",
     "save",
     "size_of",
+    "told",
 ]
 
 SFTP_FAILED = asyncssh.SFTPError
@@ -128,11 +130,14 @@ async def put(
     files: Mapping[PurePosixPath, bytes | Path],
     *,
     is_resumed: bool = False,
+    on_sent: Callable[[int], None] | None = None,
 ) -> None:
     """Write files below a directory: 0600 from their first byte, beside, then renamed. Raises asyncssh's SFTPError.
 
-    With `is_resumed` a large file that is there is left alone, and a part of one is continued.
+    With `is_resumed` a large file that is there is left alone, and a part of one is continued. `on_sent` is told of
+    each block that arrived, and of what was there.
     """
+    tell = on_sent or _tell_nobody
     await _make_all(sftp, directory)
     for parent in parents_of(files):
         await _make(sftp, directory / parent)
@@ -141,22 +146,30 @@ async def put(
     async def one(name: PurePosixPath, source: bytes | Path) -> None:
         async with limit:
             path = str(directory / name)
-            if not is_resumed or not is_large(source):
-                await _put_one(sftp, path, source)
-            elif await _size_there(sftp, path) == size_of(source):
-                await _remove(sftp, path + PART)
-            else:
-                await _put_one(sftp, path, source, proved_bytes(await _size_there(sftp, path + PART), size_of(source)))
+            start = 0
+            if is_resumed and is_large(source):
+                if await _size_there(sftp, path) == size_of(source):
+                    tell(size_of(source))
+                    return await _remove(sftp, path + PART)
+                start = proved_bytes(await _size_there(sftp, path + PART), size_of(source))
+            return await _put_one(sftp, path, source, start, tell)
 
     await all_of([one(name, source) for name, source in files.items()])
 
 
-async def _put_one(sftp: asyncssh.SFTPClient, path: str, source: bytes | Path, start: int = 0) -> None:
+def _tell_nobody(_: int) -> None:
+    pass
+
+
+async def _put_one(
+    sftp: asyncssh.SFTPClient, path: str, source: bytes | Path, start: int, tell: Callable[[int], None]
+) -> None:
     private = asyncssh.SFTPAttrs(permissions=0o600)
     async with _opened(await (_continued(sftp, path, private) if start else _begun(sftp, path, private))) as file:
         # A part that an earlier try left keeps its mode: say it again.
         await file.setstat(private)
-        await _write(file, source, start)
+        tell(start)
+        await _write(file, source, start, tell)
     await sftp.posix_rename(path + PART, path)
 
 
@@ -187,15 +200,17 @@ async def _opened(file: asyncssh.SFTPClientFile) -> AsyncIterator[asyncssh.SFTPC
     await file.close()
 
 
-async def _write(file: asyncssh.SFTPClientFile, source: bytes | Path, start: int) -> None:
+async def _write(file: asyncssh.SFTPClientFile, source: bytes | Path, start: int, tell: Callable[[int], None]) -> None:
     """Write from `start` on, with so few blocks in flight as `proved_bytes` counts on."""
     with _first_error():
         async with asyncio.TaskGroup() as group:
             pending: deque[asyncio.Task[int]] = deque()
             for number, block in enumerate(chunks_of(source, start, BLOCK_BYTES)):
                 if len(pending) == BLOCKS_IN_FLIGHT:
-                    await pending.popleft()
+                    tell(await pending.popleft())
                 pending.append(group.create_task(file.write(block, start + number * BLOCK_BYTES)))
+            for task in pending:
+                tell(await task)
 
 
 async def _size_there(sftp: asyncssh.SFTPClient, path: str) -> int:

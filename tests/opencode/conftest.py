@@ -19,7 +19,7 @@ from tests.rig.sshd import wait_until
 from tests.rig.stub import OPENCODE_STUB
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path, PurePosixPath
 
@@ -59,8 +59,9 @@ class UnderShell:
         *,
         timeout_s: float,
         is_resumed: bool = False,
+        on_sent: Callable[[int], None] | None = None,
     ) -> None:
-        await self._local.upload(directory, files, timeout_s=timeout_s, is_resumed=is_resumed)
+        await self._local.upload(directory, files, timeout_s=timeout_s, is_resumed=is_resumed, on_sent=on_sent)
 
     async def download(
         self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False

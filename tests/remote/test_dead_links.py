@@ -60,10 +60,10 @@ async def do(connection: SshConnection, work: str, road: Road, place: Path) -> N
         await connection.download(source, place / "down", limit_bytes=LARGE, timeout_s=100)
 
 
-async def seconds_until_lost(road: Road, work: str, place: Path, **options: float) -> float:
+async def seconds_until_lost(road: Road, work: str, place: Path, *, keepalive_s: float = 7.0) -> float:
     """Do it, and return how long after the silence began the error came."""
     (place / "source").write_bytes(b"x" * LARGE)
-    async with connect(road.host, **options) as connection:
+    async with connect(road.host, keepalive_s=keepalive_s) as connection:
         doing = asyncio.create_task(do(connection, work, road, place))
         async with asyncio.timeout(20):
             while not road.proxy.is_stalled:

@@ -124,16 +124,10 @@ async def test_a_target_shows_its_name_alone(client_home: Path) -> None:
     assert repr(target) == "Target('lab', ...)"
 
 
-def test_aliases_are_names_without_patterns_from_included_files_too(client_home: Path) -> None:
-    ssh = client_home / ".ssh"
-    (ssh / "conf.d").mkdir(parents=True)
-    (ssh / "conf.d" / "work").write_text('host = "build box" ci\nInclude ~/.ssh/config\n')
-    (ssh / "config").write_text("Include conf.d/*\nHost lab pi *.lan !secret # a comment\n  HostName x\nMatch host y\n")
-    assert ssh_config.aliases() == {"lab", "pi", "build box", "ci"}
-
-
-def test_without_a_configuration_there_are_no_aliases(client_home: Path) -> None:
-    assert ssh_config.aliases() == set()
+async def test_an_alias_has_a_destination(config: Path) -> None:
+    config.write_text("Host forge\n  HostName forge.example\n  User git\n")
+    place = await ssh_config.destination("forge")
+    assert (place.user, place.host) == ("git", "forge.example")
 
 
 def make_key_file(path: Path) -> Path:

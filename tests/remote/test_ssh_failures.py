@@ -101,7 +101,7 @@ async def test_an_unknown_host_key_is_refused(server: Sshd, client_home: Path) -
     error = await failure(box(client_home, server, knows_host=False))
     assert isinstance(error, HostKeyError)
     assert error.reason == "unknown"
-    assert "connect once with `ssh`" in (error.hint or "")
+    assert "`remote-dispatch doctor box --fix`" in (error.hint or "")
 
 
 async def test_without_known_hosts_files_every_host_is_unknown(server: Sshd, client_home: Path) -> None:
