@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 SESSION_ID = re.compile(r"ses_[A-Za-z0-9]{20,40}")
 DISPATCH_NAME = re.compile(r"[a-z][a-z0-9-]{1,30}")
 DISPATCH_ID = re.compile(r"[0-9]{8}-[0-9]{6}-[a-z0-9]{8}")
@@ -94,21 +93,66 @@ class Host(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     name: str
-    host: str | None = Field(default=None, repr=False)
-    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(default=None, repr=False)
-    agent: SafeText | None = None
-    model: str | None = None
-    variant: SafeText | None = None
-    directory: SafeText | None = None
-    permissions: Literal["deny", "auto"] | None = None
-    permission_rules: PermissionRules | None = None
-    opencode: SafeText | None = None
-    env: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] | None = Field(
-        default=None, repr=False
+    host: str | None = Field(
+        default=None,
+        repr=False,
+        description="The address: `user@host`, `host:port`, `[IPv6]:port`, or an alias of ~/.ssh/config. "
+        "Required unless `server` is there.",
+        examples=["me@gpu.example"],
     )
-    code: Literal["carry", "existing", "none"] | None = None
-    server: str | None = Field(default=None, repr=False)
-    os: Literal["linux", "macos", "windows"] | None = None
+    port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        default=None,
+        repr=False,
+        description="The SSH port; without it that of ~/.ssh/config, else 22.",
+        examples=[2222],
+    )
+    agent: SafeText | None = Field(default=None, description="The agent that works there.", examples=["build"])
+    model: str | None = Field(
+        default=None,
+        description="The model that works there, as `provider/id`.",
+        examples=["anthropic/claude-sonnet-4-5"],
+    )
+    variant: SafeText | None = Field(default=None, description="The variant of that model.", examples=["high"])
+    directory: SafeText | None = Field(
+        default=None, description="The working directory there; `~` is the home there.", examples=["~/src/app"]
+    )
+    permissions: Literal["deny", "auto"] | None = Field(
+        default=None,
+        description="What becomes of a permission that OpenCode asks for there: refused so that the model goes on "
+        "(`deny`), or granted (`auto`).",
+        examples=["deny"],
+    )
+    permission_rules: PermissionRules | None = Field(
+        default=None,
+        description="Rules as in OpenCode's `permission`: a tool, then `allow`, `ask` or `deny`, or an object of "
+        "patterns of which the last match wins. What they leave open, `permissions` decides.",
+        examples=[{"bash": {"*": "deny", "git *": "allow"}, "edit": "allow"}],
+    )
+    opencode: SafeText | None = Field(
+        default=None,
+        description="Where OpenCode is there, when it is not found by itself; `~` is the home there.",
+        examples=["~/.opencode/bin/opencode"],
+    )
+    env: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] | None = Field(
+        default=None,
+        repr=False,
+        description="Variables for OpenCode there. Their values are never shown.",
+        examples=[{"npm_config_fetch_retries": "0"}],
+    )
+    code: Literal["carry", "existing", "none"] | None = Field(
+        default=None,
+        description="Which code travels with the session; kept for later, nothing acts on it yet.",
+        examples=["carry"],
+    )
+    server: str | None = Field(
+        default=None,
+        repr=False,
+        description="The URL of an OpenCode server, for named sessions; without user and password.",
+        examples=["https://opencode.example:4096"],
+    )
+    os: Literal["linux", "macos", "windows"] | None = Field(
+        default=None, description="The system there; accepted in files of the npm plugin.", examples=["linux"]
+    )
 
     @field_validator("model")
     @classmethod

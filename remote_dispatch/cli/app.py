@@ -1,21 +1,33 @@
-"""The root of the command line. Importing it imports neither asyncssh nor httpx: `--help` is quick."""
+"""The root of the command line. Importing it imports neither asyncssh nor httpx: `--help` is quick.
+
+The groups' own modules are imported only where the group is asked for: the help of the root names them, no more.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Annotated, NoReturn
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from remote_dispatch import __version__
 from remote_dispatch.cli import dispatches, upkeep
 from remote_dispatch.cli.demo import demo
-from remote_dispatch.cli.hosts import hosts_app
+from remote_dispatch.cli.doctor import doctor
 from remote_dispatch.cli.output import JSON_OPTION, Answer, run_command
-from remote_dispatch.cli.plugin import plugin_app
 from remote_dispatch.cli.send import send
 from remote_dispatch.errors import UsageError
 from remote_dispatch.text import mask_addresses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container
+
+    app: typer.Typer
+    """The whole command line, made when it is first asked for."""
 
 NAME = "remote-dispatch"
 EXIT_CODES = (
@@ -26,14 +38,64 @@ EXIT_CODES = (
     "130 interrupted (the dispatch goes on)."
 )
 
-app = typer.Typer(
-    name=NAME,
-    help="Hand an OpenCode conversation to another machine over SSH, and bring it home.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+HELP = "Hand an OpenCode conversation to another machine over SSH, and bring it home."
+INSTALL_OPTION = "--install-completion"
+_COMPLETED_LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
+"""Where Typer's scripts for the shells put the line that is to be completed; then sys.argv has no words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Commands below one word. The first module has the Typer application, all of them put their commands there."""
+
+    help: str
+    application: str
+    modules: tuple[str, ...]
+
+    def load(self) -> typer.Typer:
+        """Import the modules, and return the application."""
+        first, *_ = [import_module(f"remote_dispatch.cli.{name}") for name in self.modules]
+        loaded: typer.Typer = getattr(first, self.application)
+        return loaded
+
+
+GROUPS = {
+    "hosts": Group(
+        "Manage the hosts: public names for private addresses.",
+        "hosts_app",
+        ("hosts", "hosts_edit", "hosts_trust", "hosts_import", "hosts_setup"),
+    ),
+    "plugin": Group(
+        "Ask for a host from inside OpenCode: the plugin that gives models the tool `remote_dispatch`.",
+        "plugin_app",
+        ("plugin",),
+    ),
+}
+
+
+def build(wanted: Container[str]) -> typer.Typer:
+    """Make the command line. Of the groups only the wanted ones have their commands."""
+    made = typer.Typer(
+        name=NAME,
+        help=HELP,
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    made.callback()(root)
+    for name, command in COMMANDS.items():
+        made.command(name)(command)
+    for name, group in GROUPS.items():
+        made.add_typer(group.load() if name in wanted else typer.Typer(), name=name, help=group.help)
+    return made
+
+
+def __getattr__(name: str) -> typer.Typer:
+    if name != "app":
+        raise AttributeError(name)
+    made = globals()["app"] = build(GROUPS)
+    return made
 
 
 def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - typer's signature
@@ -42,40 +104,52 @@ def _print_version(is_asked: bool) -> None:  # noqa: FBT001 - typer's signature
         raise typer.Exit
 
 
-@app.callback()
 def root(
     *,
     is_version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Hand an OpenCode conversation to another machine over SSH, and bring it home."""
+    """What holds for every command: its help is that of the application."""
 
 
-app.command("send")(send)
-app.command("list")(dispatches.list_dispatches)
-app.command("show")(dispatches.show)
-app.command("logs")(dispatches.logs)
-app.command("wait")(dispatches.wait)
-app.command("collect")(dispatches.collect)
-app.command("cancel")(dispatches.cancel)
-app.command("resume")(dispatches.resume)
-app.command("verify")(upkeep.verify)
-app.command("remove")(upkeep.remove)
-app.command("prune")(upkeep.prune)
-app.add_typer(hosts_app, name="hosts")
-app.add_typer(plugin_app, name="plugin")
-app.command("demo")(demo)
+COMMANDS: dict[str, Callable[..., None]] = {
+    "send": send,
+    "list": dispatches.list_dispatches,
+    "show": dispatches.show,
+    "logs": dispatches.logs,
+    "wait": dispatches.wait,
+    "collect": dispatches.collect,
+    "cancel": dispatches.cancel,
+    "resume": dispatches.resume,
+    "verify": upkeep.verify,
+    "remove": upkeep.remove,
+    "prune": upkeep.prune,
+    "doctor": doctor,
+    "demo": demo,
+}
 
 
 def main() -> None:
     """Run the command line. With `--json` a call that cannot be understood still ends with an envelope."""
+    asked = build([*sys.argv, *(word for name in _COMPLETED_LINES for word in os.environ.get(name, "").split())])
+    if INSTALL_OPTION in sys.argv:
+        _install_completion(asked)
     if JSON_OPTION not in sys.argv:
-        app(prog_name=NAME)
+        asked(prog_name=NAME)
     try:
-        sys.exit(app(prog_name=NAME, standalone_mode=False))
+        sys.exit(asked(prog_name=NAME, standalone_mode=False))
     except typer.TyperException as error:
         _refuse(error)
+
+
+def _install_completion(asked: typer.Typer) -> None:
+    from remote_dispatch.cli.completion import mend_script_for_zsh
+
+    try:
+        asked(prog_name=NAME)
+    finally:
+        mend_script_for_zsh(Path.home())
 
 
 def _refuse(error: typer.TyperException) -> NoReturn:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from remote_dispatch.cli.output import Answer, JsonFlag, run_command, say
+from remote_dispatch.cli.output import Answer, JsonFlag, run_async, run_command, say
 
 
 def demo(
@@ -25,5 +24,5 @@ def _play(opencode: Path | None, *, is_kept: bool, is_json: bool) -> Answer:
     from remote_dispatch.demo.story import play
 
     report = say if is_json else typer.echo
-    ending = asyncio.run(play(report, opencode=opencode, keep=is_kept))
+    ending = run_async(play(report, opencode=opencode, keep=is_kept))
     return Answer(data={"session_id": ending.session_id})

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from remote_dispatch.cli import events
+from remote_dispatch.cli.completion import complete_dispatch
 from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.options import ServerOption, Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_async, run_command
@@ -18,6 +16,7 @@ from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, Ta
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Iterable
 
     from remote_dispatch.cli.desk import Desk
@@ -30,18 +29,10 @@ LOGINS_APART_S = 0.1
 ANSWER_LIMIT = 1_000_000
 
 
-def complete_name(incomplete: str) -> list[str]:
-    """Complete the name of a dispatch; silently nothing when the store cannot be read."""
-    from remote_dispatch.dispatch import default_store
-
-    try:
-        return [record.name for record in default_store(os.environ).all() if record.name.startswith(incomplete)]
-    except (RemoteDispatchError, OSError):
-        return []
-
-
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a dispatch.", autocompletion=complete_name)]
-Names = Annotated[list[str], typer.Argument(metavar="NAME…", help="Names of dispatches.", autocompletion=complete_name)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a dispatch.", autocompletion=complete_dispatch)]
+Names = Annotated[
+    list[str], typer.Argument(metavar="NAME…", help="Names of dispatches.", autocompletion=complete_dispatch)
+]
 
 
 def list_dispatches(
@@ -69,6 +60,8 @@ def logs(
     is_json: JsonFlag = False,
 ) -> None:
     """Print what OpenCode did on the host: text, tools, todos, errors."""
+    from remote_dispatch.cli import events
+
     run_command(
         "logs",
         lambda: run_async(events.show(name, _desk(hosts_file), is_followed=is_followed, is_json=is_json)),
@@ -119,7 +112,7 @@ def resume(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME…]", help="Names of dispatches; without: all unfinished.", autocompletion=complete_name
+            metavar="[NAME…]", help="Names of dispatches; without: all unfinished.", autocompletion=complete_dispatch
         ),
     ] = None,
     *,
@@ -173,6 +166,8 @@ def failure_of(record: Dispatch) -> TaskFailedError:
 
 
 async def _list(desk: Desk, *, is_refreshed: bool) -> Answer:
+    import asyncio
+
     from remote_dispatch.cli.desk import data_of
 
     records = desk.store.all()
@@ -259,6 +254,7 @@ async def _wait(names: list[str], desk: Desk, screen: Screen, timeout_s: float |
 
 async def _few_at_once(do: Callable[[Dispatch], Awaitable[Answer]], records: list[Dispatch]) -> list[Answer]:
     """Begin one after the other: sshd refuses many logins at the same moment."""
+    import asyncio
 
     async def begin(place: int, record: Dispatch) -> Answer:
         await asyncio.sleep(place * LOGINS_APART_S)

@@ -1,4 +1,4 @@
-"""`remote-dispatch hosts`: add, list and show hosts by name. Only `show --reveal` prints an address, on a terminal."""
+"""`remote-dispatch hosts`: what the hosts files say, by name. Only `show --reveal` prints an address, on a terminal."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from remote_dispatch.cli.completion import complete_host
 from remote_dispatch.cli.output import (
     Answer,
     JsonFlag,
@@ -21,11 +22,13 @@ from remote_dispatch.cli.output import (
     run_command,
     say,
 )
-from remote_dispatch.errors import RemoteDispatchError, UsageError
+from remote_dispatch.errors import ConfigurationError, UsageError
 
 if TYPE_CHECKING:
     from remote_dispatch.hosts import Layer, Problem, Registry
     from remote_dispatch.model import Host
+
+__all__ = ["HostName", "HostsFile", "complete_host", "hosts_app", "load_registry", "public_fields"]
 
 _COLUMNS = ("agent", "model", "directory", "permissions")
 
@@ -48,39 +51,7 @@ def load_registry(hosts_file: Path | None) -> Registry:
     )
 
 
-def complete_host(context: typer.Context, incomplete: str) -> list[str]:
-    """Complete the name of a host. A broken file completes nothing, silently: the shell is no place for errors."""
-    try:
-        names = load_registry(context.params.get("hosts_file")).names
-    except (RemoteDispatchError, OSError):
-        return []
-    return [name for name in names if name.startswith(incomplete)]
-
-
 HostName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a host.", autocompletion=complete_host)]
-
-
-@hosts_app.command("add")
-def add_host(
-    name: Annotated[str, typer.Argument(help="The name that you and models will use.")],
-    address: Annotated[str, typer.Argument(help="`user@host`, `host:port`, or an alias of ~/.ssh/config.")],
-    *,
-    port: Annotated[int | None, typer.Option(help="The SSH port.")] = None,
-    agent: Annotated[str | None, typer.Option(help="The agent to run there.")] = None,
-    model: Annotated[str | None, typer.Option(help="The model to run there: `provider/id`.")] = None,
-    variant: Annotated[str | None, typer.Option(help="The variant of the model.")] = None,
-    directory: Annotated[str | None, typer.Option(help="The working directory there; quote a leading `~`.")] = None,
-    permissions: Annotated[
-        Literal["deny", "auto"] | None, typer.Option(help="What becomes of a permission that is asked for there.")
-    ] = None,
-    opencode: Annotated[str | None, typer.Option(help="Where OpenCode is, when it is not found by itself.")] = None,
-    hosts_file: HostsFile = None,
-    is_json: JsonFlag = False,
-) -> None:
-    """Add a host to your hosts file; comments and formatting stay."""
-    fields = {"port": port, "agent": agent, "model": model, "variant": variant, "directory": directory}
-    fields |= {"permissions": permissions, "opencode": opencode}
-    run_command("hosts add", lambda: _add(name, address, fields, hosts_file), is_json=is_json)
 
 
 @hosts_app.command("list")
@@ -109,28 +80,42 @@ def show_host(
 
 
 @hosts_app.command("path")
-def show_path(*, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
+def show_path(
+    *,
+    origin: Annotated[
+        str | None,
+        typer.Option(
+            "--origin",
+            metavar="NAME",
+            help="Show where each field of this host comes from, and the entries that it hides.",
+            autocompletion=complete_host,
+        ),
+    ] = None,
+    hosts_file: HostsFile = None,
+    is_json: JsonFlag = False,
+) -> None:
     """Show every place of a hosts file, whether it is there, and which are ignored and why."""
-    run_command("hosts path", lambda: _path(load_registry(hosts_file)), is_json=is_json)
+
+    def work() -> Answer:
+        registry = load_registry(hosts_file)
+        return _origin(registry, origin) if origin is not None else _path(registry)
+
+    run_command("hosts path", work, is_json=is_json)
 
 
-def _add(name: str, address: str, fields: dict[str, Any], hosts_file: Path | None) -> Answer:
-    from remote_dispatch.hosts import add
-
-    file = add(load_registry(hosts_file).places, name, address, **fields)
-    say(f"added `{name}` to {file}")
-    host = load_registry(hosts_file)[name]
-    return Answer(data={"host": _public(host), "file": file})
+@hosts_app.command("validate")
+def validate_files(*, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
+    """Name every problem of every hosts file that counts: file, line, host and field."""
+    run_command("hosts validate", lambda: _validate(load_registry(hosts_file)), is_json=is_json)
 
 
 def _list(registry: Registry, *, is_names: bool) -> Answer:
-    for text in registry.notes:
-        note(text)
+    _tell_notes(registry)
     warnings = tuple(str(problem) for problem in registry.problems)
     if is_names:
         names = registry.names
         return Answer(data={"names": names}, render=lambda: print_lines(names), warnings=warnings)
-    hosts = [_row(registry[name]) for name in registry.names]
+    hosts = [_row(registry, name) for name in registry.names]
     return Answer(
         data={"hosts": hosts, "problems": [_problem(problem) for problem in registry.problems]},
         render=lambda: _print_hosts(hosts),
@@ -144,17 +129,25 @@ def _show(name: str, hosts_file: Path | None, *, is_revealed: bool, is_json: boo
             "`--reveal` prints an address on a terminal only", hint="run `remote-dispatch hosts show` without it"
         )
     registry = load_registry(hosts_file)
+    _tell_notes(registry)
     host, origin = registry[name], registry.origin(name)
-    fields = _public(host) | {"file": f"{origin.file}:{origin.line}"} | (_private(host) if is_revealed else {})
+    fields = public_fields(host) | {"file": str(origin)} | (_private(host) if is_revealed else {})
     return Answer(
-        data={"host": _public(host), "file": origin.file, "line": origin.line},
+        data={"host": public_fields(host), "file": origin.file, "line": origin.line, "kind": origin.kind},
         render=lambda: print_fields({key: _text(value) for key, value in fields.items()}),
     )
 
 
 def _path(registry: Registry) -> Answer:
+    _tell_notes(registry)
     layers = [
-        {"path": layer.path, "kind": layer.kind, "exists": layer.exists, "ignored": layer.ignored}
+        {
+            "path": layer.path,
+            "kind": layer.kind,
+            "exists": layer.exists,
+            "ignored": layer.ignored,
+            "trust": layer.trust,
+        }
         for layer in registry.places.layers
     ]
     rows = [(str(layer.path), _state(layer)) for layer in registry.places.layers]
@@ -164,21 +157,96 @@ def _path(registry: Registry) -> Answer:
     )
 
 
-def _print_hosts(hosts: list[dict[str, str | None]]) -> None:
-    if not hosts:
-        return say("no hosts yet: add one with `remote-dispatch hosts add NAME ADDRESS`")
-    return print_table(
-        ("NAME", *(column.upper() for column in _COLUMNS)),
-        [[host["name"], *(host[column] for column in _COLUMNS)] for host in hosts],
+def _origin(registry: Registry, name: str) -> Answer:
+    """An entry counts as a whole: the fields of earlier entries are shown as hidden."""
+    standings = registry.standings(name)
+    last = standings[-1]
+    entries = [
+        {
+            "file": one.entry.file,
+            "line": one.entry.line,
+            "kind": one.origin.kind,
+            "counts": one is last,
+            "fields": [{"field": field.name, "line": field.line} for field in one.entry.fields],
+        }
+        for one in standings
+    ]
+    rows = [
+        (field.name or "?", f"{one.entry.file}:{field.line}", None if one is last else f"hidden by {last.origin}")
+        for one in reversed(standings)
+        for field in one.entry.fields
+    ]
+    return Answer(
+        data={"host": name if name in registry.all_names else None, "entries": entries},
+        render=lambda: print_table(("FIELD", "FROM", "STATE"), rows),
+        warnings=tuple(str(problem) for problem in last.entry.problems),
     )
 
 
-def _row(host: Host) -> dict[str, str | None]:
-    return {"name": host.name, **{column: getattr(host, column) for column in _COLUMNS}}
+def _validate(registry: Registry) -> Answer:
+    from remote_dispatch.hosts.remarks import remarks_on
+
+    remarks, problems = remarks_on(registry), registry.problems
+    for text in remarks:
+        note(text)
+    files = [layer.path for layer in registry.places.layers if layer.exists and not layer.ignored]
+    return Answer(
+        data={"files": files, "problems": [_problem(problem) for problem in problems], "remarks": remarks},
+        render=lambda: _print_problems(registry, len(files)),
+        error=_verdict(len(problems)),
+    )
 
 
-def _public(host: Host) -> dict[str, Any]:
-    """The fields that may be shown; of the environment, the names of its variables."""
+def _print_problems(registry: Registry, files: int) -> None:
+    print_lines(str(problem) for problem in registry.problems)
+    if not registry.problems:
+        say(f"no problems: {_count(len(registry.names), 'host')} in {_count(files, 'file')}")
+
+
+def _verdict(count: int) -> ConfigurationError | None:
+    if not count:
+        return None
+    return ConfigurationError(
+        f"the hosts files have {_count(count, 'problem')}",
+        hint="`remote-dispatch hosts set NAME FIELD VALUE` cures a field, `remote-dispatch hosts edit` the rest",
+    )
+
+
+def _tell_notes(registry: Registry) -> None:
+    for text in registry.notes:
+        note(text)
+
+
+def _print_hosts(hosts: list[dict[str, Any]]) -> None:
+    """Where an entry is from is shown when it is not a hosts file of the user."""
+    if not hosts:
+        return say(
+            "no hosts yet: add one with `remote-dispatch hosts add NAME ADDRESS`, or take them from ~/.ssh/config with "
+            "`remote-dispatch hosts import`"
+        )
+    rows = [[host["name"], *(host[column] for column in _COLUMNS)] for host in hosts]
+    headings = ["NAME", *(column.upper() for column in _COLUMNS)]
+    foreign = [str(host["file"]) if host["kind"] in ("project", "inline") else None for host in hosts]
+    if any(foreign):
+        headings.append("FROM")
+        rows = [[*row, place] for row, place in zip(rows, foreign, strict=True)]
+    return print_table(headings, rows)
+
+
+def _row(registry: Registry, name: str) -> dict[str, Any]:
+    host, origin, overridden = registry[name], registry.origin(name), registry.overrides.get(name)
+    return {
+        "name": name,
+        **{column: getattr(host, column) for column in _COLUMNS},
+        "file": origin.file,
+        "line": origin.line,
+        "kind": origin.kind,
+        "overrides": str(overridden) if overridden else None,
+    }
+
+
+def public_fields(host: Host) -> dict[str, Any]:
+    """Return the fields that may be shown; of the environment, the names of its variables."""
     from remote_dispatch.hosts import PRIVATE_FIELDS
 
     fields = host.model_dump(exclude=set(PRIVATE_FIELDS), exclude_none=True)
@@ -206,11 +274,16 @@ def _state(layer: Layer) -> str:
         return "not there"
     if layer.ignored:
         return f"ignored: {layer.ignored}"
-    return "read: hosts among the plugin's options" if layer.kind is LayerKind.INLINE else "read"
+    how = {LayerKind.INLINE: ": hosts among the plugin's options", LayerKind.PROJECT: ": trusted"}
+    return f"read{how.get(layer.kind, '')}"
 
 
 def _text(value: Any) -> str | None:
     return value if value is None or isinstance(value, str) else json.dumps(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _working_directory() -> Path | None:
@@ -220,8 +293,6 @@ def _working_directory() -> Path | None:
 
 
 def _is_alias(name: str) -> bool:
-    from remote_dispatch.remote.ssh_config import aliases
+    from remote_dispatch.remote.ssh_aliases import aliases
 
-    with contextlib.suppress(OSError):
-        return name in aliases()
-    return False
+    return name in aliases()

@@ -150,7 +150,7 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | None]]) -
     is_narrow = sys.stdout.isatty() and sum(widths) + len(_GAP) * (len(widths) - 1) > _columns()
     if is_narrow:
         return _print_blocks(headings, cells)
-    typer.echo(_styled(_aligned(headings, widths), sys.stdout, bold=True), color=_has_color(sys.stdout))
+    typer.echo(styled(_aligned(headings, widths), sys.stdout, bold=True), color=has_color(sys.stdout))
     for row in cells:
         typer.echo(_aligned(row, widths))
     return None
@@ -234,8 +234,8 @@ def _show_failure(failure: Failure) -> None:
 
 
 def _labelled(label: str, color: str, text: str) -> None:
-    shown = f"{_styled(label, sys.stderr, fg=color, bold=True)}: {_shown(text)}"
-    typer.echo(shown, err=True, color=_has_color(sys.stderr))
+    shown = f"{styled(label, sys.stderr, fg=color, bold=True)}: {_shown(text)}"
+    typer.echo(shown, err=True, color=has_color(sys.stderr))
 
 
 def _print_blocks(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -258,11 +258,13 @@ def _columns() -> int:
     return shutil.get_terminal_size().columns
 
 
-def _styled(text: str, file: TextIO, **style: Any) -> str:
-    return typer.style(text, **style) if _has_color(file) else text
+def styled(text: str, file: TextIO, **style: Any) -> str:
+    """Return the text in this style where the file shows colours; `style` is that of typer.style."""
+    return typer.style(text, **style) if has_color(file) else text
 
 
-def _has_color(file: TextIO) -> bool:
+def has_color(file: TextIO) -> bool:
+    """Whether colours may be written to this file: NO_COLOR, FORCE_COLOR and dumb terminals are honoured."""
     if os.environ.get("NO_COLOR"):
         return False
     is_forced = bool(os.environ.get("FORCE_COLOR") or os.environ.get("CLICOLOR_FORCE"))

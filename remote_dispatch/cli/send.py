@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from remote_dispatch.cli.hosts import HostsFile, complete_host
+from remote_dispatch.cli.completion import complete_host, complete_session
+from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.options import ModeOption, PermissionRulesOption, PermissionsOption, ServerOption, Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, note, run_async, run_command
 from remote_dispatch.cli.words import age, duration_s
@@ -69,7 +70,9 @@ def send(
         typer.Argument(metavar="PROMPT", help="What to do there; `-` reads it from stdin. Without: continue."),
     ] = None,
     *,
-    session: Annotated[str | None, typer.Option(metavar="ID", help="The session to send.")] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="ID", help="The session to send.", autocompletion=complete_session)
+    ] = None,
     is_last: Annotated[
         bool, typer.Option("--last", help="Send the newest session of this directory (the default).")
     ] = False,

@@ -12,10 +12,13 @@ from remote_dispatch.hosts.jsonc import Array, JsoncError, Object, Scalar, parse
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from remote_dispatch.hosts.jsonc import Node
+    from remote_dispatch.hosts.jsonc import Member, Node
 
 _BEFORE_COMMA = re.compile(r"(?:[ \t\r\n]++|//[^\n]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+,")
 _GAP = re.compile(r"(?:\r?\n)?[ \t]*\Z")
+_BLANKS = re.compile(r"[ \t]*")
+_COMMENTS_BEHIND = re.compile(r"(?:[ \t]*/\*(?:[^*\n]|\*(?!/))*+\*/)*+(?:[ \t]*//[^\r\n]*)?")
+"""Comments that end on the line on which they begin: they belong to what stands before them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,24 +61,59 @@ def new_item(text: str, target: Array, value: object) -> tuple[Edit, ...]:
     return _added(text, target, _dumped(value), value)
 
 
+def new_value(node: Node, value: object) -> tuple[Edit, ...]:
+    """Return the edit that puts another value in place of one that `parse` found."""
+    return (Edit(node.start, node.end, _shown(value)),)
+
+
+def new_key(text: str, member: Member, key: str) -> tuple[Edit, ...]:
+    """Return the edit that gives a member that `parse` found in the text another key."""
+    _, end = json.JSONDecoder().raw_decode(text, member.start)
+    return (Edit(member.start, end, _dumped(key)),)
+
+
 def removal(text: str, target: Object | Array, index: int, known: Sequence[str] = ()) -> tuple[Edit, ...]:
     """Return the edits that take out one member or item, with its comma and the white space before it.
 
-    `known` are texts that were put in once: one that still stands around it goes as a whole.
+    A comment behind it stays, on a line of its own. `known` are texts that were put in once: one that still stands
+    around it goes as a whole.
     """
+    expected = [content for position, content in enumerate(_contents(target)) if position != index]
+    for edits in _removals(text, target, index, known):
+        if _contents_at(changed(text, edits), target.start) == expected:
+            return edits
+    raise ValueError("the entry cannot be taken out")
+
+
+def _removals(text: str, target: Object | Array, index: int, known: Sequence[str]) -> Iterator[tuple[Edit, ...]]:
     slots = _slots(target)
     start, end = slots[index]
-    begin = start - len(_gap_before(text, start))
     comma = _BEFORE_COMMA.match(text, end)
-    edits = [_span(text, begin, start, end, known)]
-    if comma and comma.end() - 1 >= edits[0].end:
-        edits.append(Edit(comma.end() - 1, comma.end(), ""))
-    elif not comma and index and (before := _BEFORE_COMMA.match(text, slots[index - 1][1])):
-        edits.append(Edit(before.end() - 1, before.end(), ""))
-    expected = [content for position, content in enumerate(_contents(target)) if position != index]
-    if _contents_at(changed(text, edits), target.start) != expected:
-        raise ValueError("the entry cannot be taken out")
-    return tuple(edits)
+    commas = [Edit(comma.end() - 1, comma.end(), "")] if comma else []
+    if not comma and index and (before := _BEFORE_COMMA.match(text, slots[index - 1][1])):
+        commas = [Edit(before.end() - 1, before.end(), "")]
+    whole = _span(text, start - len(_gap_before(text, start)), start, end, known)
+    with_gap = (whole, *(edit for edit in commas if edit.end <= whole.start or edit.start >= whole.end))
+    alone = _alone(text, start, end, commas)
+    is_commented = not known and _indent_of(text, start) is not None and _has_comment(text, alone[-1].end)
+    yield from (alone, with_gap) if is_commented else (with_gap, alone)
+
+
+def _alone(text: str, start: int, end: int, commas: Sequence[Edit]) -> tuple[Edit, ...]:
+    """Take it out and leave its line, with the comment that stands there."""
+    edits = sorted((Edit(start, end, ""), *commas), key=lambda edit: edit.start)
+    last = edits.pop()
+    blanks = _BLANKS.match(text, last.end)
+    return (*edits, Edit(last.start, blanks.end() if blanks else last.end, ""))
+
+
+def _has_comment(text: str, place: int) -> bool:
+    return text.startswith("//", place) or _end_of_comments(text, place) > place
+
+
+def _end_of_comments(text: str, place: int) -> int:
+    found = _COMMENTS_BEHIND.match(text, place)
+    return found.end() if found else place
 
 
 def _added(text: str, target: Object | Array, source: str, content: object) -> tuple[Edit, ...]:
@@ -105,7 +143,7 @@ def _after_last(
     if indent is None:
         yield (*comma, _insertion(end, f" {source}{closing}"))
         return
-    for place in (_line_end(text, end), end):
+    for place in (_line_end(text, end), _end_of_comments(text, end), end):
         yield (*comma, _insertion(place, f"{newline}{indent}{source}{closing}"))
 
 
@@ -184,4 +222,6 @@ def _shown(value: object) -> str:
 
 
 def _dumped(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    is_writable = not any("\ud800" <= letter <= "\udfff" for letter in text)
+    return text if is_writable else json.dumps(value)

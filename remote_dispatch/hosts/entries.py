@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
+import json
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from remote_dispatch.hosts.files import UnreadableError, read_text
 from remote_dispatch.hosts.jsonc import JsoncError, Member, Node, Object, Scalar, first_duplicate, parse, plain
 from remote_dispatch.hosts.names import check_name, is_speakable
+from remote_dispatch.hosts.suggest import guess
 from remote_dispatch.model import Host
 from remote_dispatch.remote.address import parse_address
 
@@ -40,6 +41,17 @@ _EXPECTED = {
     "os": "expected `linux`, `macos` or `windows`",
 }
 _TOP_LEVEL = ("hosts", "$schema")
+_NO_NAME = "x"
+_LONGEST_WORD = 40
+_OTHER_WORDS = {
+    "address": "host",
+    "hostname": "host",
+    "user": "host",
+    "url": "server",
+    "dir": "directory",
+    "cwd": "directory",
+}
+"""What people write for a field that has another name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +81,23 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class FieldLine:
+    """A field of an entry and its line. `name` is None where it may not be repeated: it could be an address."""
+
+    name: str | None
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class Entry:
-    """One name of one file: a host, or the problem that disables it."""
+    """One name of one file: a host, or the first problem that disables it; `problems` are all of them."""
 
     name: str
     file: Path
     line: int
     value: Host | Problem
+    problems: tuple[Problem, ...] = ()
+    fields: tuple[FieldLine, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +112,15 @@ def read_hosts_file(path: Path) -> HostsFile | None:
     """Read a file, or return None when there is none. Never raises for what the file holds."""
     try:
         text = read_text(path)
-        return None if text is None else _from_text(path, text)
     except UnreadableError as error:
         return HostsFile(problems=(Problem(path, None, str(error)),))
+    return None if text is None else parse_hosts_file(path, text)
+
+
+def parse_hosts_file(path: Path, text: str) -> HostsFile:
+    """Read what a file said. Never raises for what it holds."""
+    try:
+        return _from_text(path, text)
     except JsoncError as error:
         return HostsFile(problems=(Problem(path, error.line, error.message),))
 
@@ -102,21 +130,38 @@ def entries_of(path: Path, hosts: Object) -> tuple[Entry, ...]:
     namesakes: dict[str, list[Member]] = {}
     for member in hosts.members:
         namesakes.setdefault(member.key, []).append(member)
-    return tuple(Entry(name, path, members[0].line, _value(path, members)) for name, members in namesakes.items())
+    return tuple(_entry(path, members) for members in namesakes.values())
 
 
 def host_from(name: str, fields: dict[str, object]) -> Host:
     """Make a host of values. Raises FieldError for the first that is wrong, and ValueError for the name."""
     check_name(name)
-    if unknown := next((field for field in fields if field not in FIELDS), None):
-        raise FieldError(_unknown_field(unknown), unknown)
-    try:
-        host = Host.model_validate({**fields, "name": name})
-    except ValidationError as error:
-        raise _field_error(error) from None
-    _check_address(host)
-    _check_server(host)
-    return host
+    found = faults_of(fields)
+    if found:
+        raise found[0]
+    return Host.model_validate({**fields, "name": name})
+
+
+def faults_of(fields: dict[str, object]) -> list[FieldError]:
+    """Return everything that is wrong with the fields of an entry, whatever its name."""
+    unknown = [FieldError(f"unknown field; {field_hint(field)}", field) for field in fields if field not in FIELDS]
+    odd = [FieldError(_EXPECTED[field], field) for field in FIELDS if not _is_text(fields.get(field))]
+    known = {field: value for field, value in fields.items() if field in FIELDS and _is_text(value)}
+    found = [*unknown, *odd, *_type_faults(known), *_address_faults(known), *_server_faults(known)]
+    if unknown or odd:  # `hots` is one fault, and not that `host` is missing as well
+        found = [fault for fault in found if fault.path]
+    return list({fault.path: fault for fault in reversed(found)}.values())[::-1]
+
+
+def field_hint(field: str) -> str:
+    """Return what may have been meant by a field that there is none of."""
+    close = guess(_OTHER_WORDS.get(field.lower(), field), FIELDS)
+    return close or f"known are {', '.join(f'`{one}`' for one in FIELDS)}"
+
+
+def is_word(text: str) -> bool:
+    """Whether the name of a field may be repeated in a message: it is a word, and no address."""
+    return text.replace("_", "").isalpha() and text.isascii() and len(text) <= _LONGEST_WORD
 
 
 class FieldError(ValueError):
@@ -151,30 +196,47 @@ def _top_level_problems(path: Path, root: Object) -> Iterator[Problem]:
         yield Problem(path, twice.line, "there twice", field=_speakable_field(twice.key, _TOP_LEVEL))
 
 
-def _value(path: Path, namesakes: list[Member]) -> Host | Problem:
+def _entry(path: Path, namesakes: list[Member]) -> Entry:
+    member = namesakes[0]
+    problems = tuple(sorted(_problems(path, namesakes), key=lambda problem: problem.line or 0))
+    value = problems[0] if problems else Host.model_validate({**_fields(member), "name": member.key})
+    return Entry(member.key, path, member.line, value, problems, _field_lines(member))
+
+
+def _problems(path: Path, namesakes: list[Member]) -> Iterator[Problem]:
     member = namesakes[0]
     name = member.key if is_speakable(member.key) else None
     if len(namesakes) > 1:
-        return Problem(path, namesakes[1].line, f"this name is there already in line {member.line}", name)
+        yield Problem(path, namesakes[1].line, f"this name is there already in line {member.line}", name)
+        return
     try:
-        return _host(member)
-    except FieldError as error:
-        field = ".".join(takewhile(_is_word, error.path)) or None
-        return Problem(path, error.line or _line(member, error.path), str(error), name, field)
+        check_name(member.key)
     except ValueError as error:
-        return Problem(path, member.line, str(error))
+        yield Problem(path, member.line, str(error))
+        name = None
+    for fault in _faults(member):
+        field = ".".join(takewhile(is_word, fault.path)) or None
+        yield Problem(path, fault.line or _line(member, fault.path), str(fault), name, field)
 
 
-def _host(member: Member) -> Host:
+def _faults(member: Member) -> list[FieldError]:
     value = member.value
-    if isinstance(value, Scalar) and isinstance(value.content, str):
-        return host_from(member.key, {"host": value.content})
-    check_name(member.key)
-    if not isinstance(value, Object):
-        raise FieldError("expected an address as text, or an object")
-    if twice := first_duplicate(value):
-        raise FieldError("this field is there twice", twice.key, line=twice.line)
-    return host_from(member.key, plain(value))
+    if isinstance(value, Object) and (twice := first_duplicate(value)):
+        return [FieldError("this field is there twice", twice.key, line=twice.line)]
+    if isinstance(value, Object) or (isinstance(value, Scalar) and isinstance(value.content, str)):
+        return faults_of(_fields(member))
+    return [FieldError("expected an address as text, or an object")]
+
+
+def _fields(member: Member) -> dict[str, object]:
+    value = plain(member.value)
+    return value if isinstance(value, dict) else {"host": value}
+
+
+def _field_lines(member: Member) -> tuple[FieldLine, ...]:
+    if not isinstance(member.value, Object):
+        return (FieldLine("host", member.value.line),)
+    return tuple(FieldLine(one.key if is_word(one.key) else None, one.line) for one in member.value.members)
 
 
 def _line(member: Member, path: tuple[str, ...]) -> int:
@@ -188,49 +250,56 @@ def _line(member: Member, path: tuple[str, ...]) -> int:
     return line
 
 
-def _field_error(error: ValidationError) -> FieldError:
-    path = [str(part) for part in error.errors(include_input=False, include_url=False)[0]["loc"]]
+def _is_text(value: object) -> bool:
+    """Whether all text in it is text: half of a surrogate pair makes pydantic raise in its own error."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _type_faults(fields: dict[str, object]) -> list[FieldError]:
+    try:
+        Host.model_validate({**fields, "name": _NO_NAME})
+    except ValidationError as error:
+        return [_field_error(one["loc"]) for one in error.errors(include_input=False, include_url=False)]
+    return []
+
+
+def _field_error(location: tuple[int | str, ...]) -> FieldError:
+    path = [str(part) for part in location]
     if not path:
         return FieldError("`host` is missing: an address, or an alias of ~/.ssh/config")
     keys = path[:2] if path[0] in ("env", "permission_rules") else path[:1]
     return FieldError(_EXPECTED[path[0]], *[key for key in keys if key != "[key]"])
 
 
-def _check_address(host: Host) -> None:
-    if host.host is None:
+def _address_faults(fields: dict[str, object]) -> Iterator[FieldError]:
+    text, port = fields.get("host"), fields.get("port")
+    if not isinstance(text, str):
         return
     try:
-        address = parse_address(host.host)
+        address = parse_address(text)
     except ValueError as error:
-        raise FieldError(str(error), "host") from None
-    if address.port and host.port and address.port != host.port:
-        raise FieldError("the address names another port already", "port")
+        yield FieldError(str(error), "host")
+        return
+    if address.port and isinstance(port, int) and address.port != port:
+        yield FieldError("the address names another port already", "port")
 
 
-def _check_server(host: Host) -> None:
-    if host.server is None:
+def _server_faults(fields: dict[str, object]) -> Iterator[FieldError]:
+    server = fields.get("server")
+    if not isinstance(server, str):
         return
     try:
-        url = urlsplit(host.server)
+        url = urlsplit(server)
         is_fine = url.scheme in ("http", "https") and url.hostname and url.port != 0 and "@" not in url.netloc
     except ValueError:
         is_fine = False
-    if not is_fine or not host.server.isprintable() or " " in host.server:
-        raise FieldError(_EXPECTED["server"], "server")
-
-
-def _unknown_field(field: str) -> str:
-    close = difflib.get_close_matches(field[:40], FIELDS, n=1)
-    return f"unknown field; did you mean `{close[0]}`?" if close else f"unknown field; known are {_listed(FIELDS)}"
+    if not is_fine or not server.isprintable() or " " in server:
+        yield FieldError(_EXPECTED["server"], "server")
 
 
 def _speakable_field(field: str, known: tuple[str, ...]) -> str | None:
-    return field if field in known or _is_word(field) else None
-
-
-def _is_word(text: str) -> bool:
-    return text.replace("_", "").isalpha() and text.isascii() and len(text) <= 40
-
-
-def _listed(words: tuple[str, ...]) -> str:
-    return ", ".join(f"`{word}`" for word in words)
+    return field if field in known or is_word(field) else None

@@ -6,7 +6,6 @@ import codecs
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 import time
 from pathlib import Path
@@ -28,8 +27,17 @@ class UnreadableError(ValueError):
 def read_text(path: Path) -> str | None:
     """Return the whole text without its byte order mark, or None when there is no such file.
 
-    Raises UnreadableError for a directory, FIFO or device, over 1 MiB, text that is not UTF-8, a file that everybody
-    may write to, and whatever the system refuses.
+    Raises UnreadableError as `read_bytes` and `decoded` do.
+    """
+    content = read_bytes(path)
+    return None if content is None else decoded(content)
+
+
+def read_bytes(path: Path) -> bytes | None:
+    """Return the whole content, or None when there is no such file.
+
+    Raises UnreadableError for a directory, FIFO or device, over 1 MiB, a file that everybody may write to, and whatever
+    the system refuses.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -40,9 +48,23 @@ def read_text(path: Path) -> str | None:
     try:
         _check_kind(os.fstat(descriptor))
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return _decoded(file.read(MAX_BYTES + 1))
+            content = file.read(MAX_BYTES + 1)
     finally:
         os.close(descriptor)
+    if len(content) > MAX_BYTES:
+        raise UnreadableError("is larger than 1 MiB")
+    return content
+
+
+def decoded(content: bytes) -> str:
+    """Return the text without its byte order mark. Raises UnreadableError for what is not UTF-8."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
+        raise UnreadableError("is not UTF-8 text (UTF-16, it seems); save it as UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UnreadableError(f"is not UTF-8 text (line {line}); save it as UTF-8") from None
 
 
 def real(path: Path) -> Path:
@@ -90,19 +112,9 @@ def _check_kind(status: os.stat_result) -> None:
         raise UnreadableError("may be written by every user of this machine; run `chmod o-w` on it")
 
 
-def _decoded(content: bytes) -> str:
-    if len(content) > MAX_BYTES:
-        raise UnreadableError("is larger than 1 MiB")
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in content:
-        raise UnreadableError("is not UTF-8 text (UTF-16, it seems); save it as UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UnreadableError(f"is not UTF-8 text (line {line}); save it as UTF-8") from None
-
-
 def _replace(target: Path, content: bytes, new_mode: int) -> None:
+    import secrets  # noqa: PLC0415 - 6 ms that only a change pays
+
     old = target.stat() if target.exists() else None
     beside = target.with_name(f".{target.name}.{secrets.token_hex(6)}")
     try:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 
-from remote_dispatch.model import HOST_NAME
-
+HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 RESERVED = frozenset({"all", "auto", "constructor", "local", "none", "prototype"})
 """Words that mean something else on a command line or in the plugin's JavaScript."""
 

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from remote_dispatch.errors import ConfigurationError, UnknownNameError
-from remote_dispatch.hosts.entries import Entry, HostsFile, Problem, read_hosts_file
+from remote_dispatch.hosts.entries import Entry, HostsFile, Problem, parse_hosts_file, read_hosts_file
 from remote_dispatch.hosts.inline import read_inline_hosts
-from remote_dispatch.hosts.layers import LayerKind, Places, locate
+from remote_dispatch.hosts.layers import Layer, LayerKind, Places, locate
 from remote_dispatch.hosts.names import is_speakable
-from remote_dispatch.model import Host
+from remote_dispatch.hosts.suggest import guess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
+
+    from remote_dispatch.model import Host
 
 _MOST_NAMES = 40
 
@@ -27,10 +28,22 @@ def _no_alias(_: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where an entry stands: the file, and the line of its name."""
+    """Where an entry stands: the file and whose it is, and the line of its name."""
 
     file: Path
     line: int
+    kind: LayerKind
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One entry of one layer. Of several that have a name the last one counts, as a whole."""
+
+    entry: Entry
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +55,7 @@ class Registry:
 
     places: Places
     problems: tuple[Problem, ...]
-    _entries: Mapping[str, Entry] = field(repr=False)
+    _standings: Mapping[str, tuple[Standing, ...]] = field(repr=False)
     _file_problems: tuple[Problem, ...] = field(repr=False)
     _is_alias: Callable[[str], bool] = field(repr=False)
 
@@ -58,8 +71,8 @@ class Registry:
     ) -> Self:
         """Read the files that the environment names, or only `hosts_file`.
 
-        `project` is the directory whose own hosts files are reported, never opened; `is_alias` says whether a name is
-        an alias of ~/.ssh/config, for hints.
+        `project` is the directory whose own hosts files count once they are trusted, and are reported otherwise;
+        `is_alias` says whether a name is an alias of ~/.ssh/config, for hints.
         """
         places = locate(environment=environment, project=project, hosts_file=hosts_file, platform=platform)
         return cls.read(places, is_alias=is_alias)
@@ -67,45 +80,73 @@ class Registry:
     @classmethod
     def read(cls, places: Places, *, is_alias: Callable[[str], bool] = _no_alias) -> Self:
         """Read the files of these places, later over earlier, a whole entry at a time."""
-        files = [_read(layer.path, layer.kind) for layer in places.layers if layer.ignored is None]
-        entries = {entry.name: entry for file in files for entry in file.entries}
-        file_problems = tuple(problem for file in files for problem in file.problems)
-        problems = tuple(problem for file in files for problem in _all_problems(file))
-        return cls(places, problems, entries, file_problems, is_alias)
+        files = [(layer, _read(layer)) for layer in places.layers if layer.ignored is None]
+        standings: dict[str, tuple[Standing, ...]] = {}
+        for layer, file in files:
+            for entry in file.entries:
+                standing = Standing(entry, Origin(entry.file, entry.line, layer.kind))
+                standings[entry.name] = (*standings.get(entry.name, ()), standing)
+        file_problems = tuple(problem for _, file in files for problem in file.problems)
+        problems = tuple(problem for _, file in files for problem in _all_problems(file))
+        return cls(places, problems, standings, file_problems, is_alias)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The names of the usable hosts, sorted."""
-        return tuple(sorted(name for name, entry in self._entries.items() if isinstance(entry.value, Host)))
+        return tuple(sorted(name for name in self._standings if self.problem_of(name) is None))
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The names of all entries that may be repeated, those that disable themselves too, sorted."""
+        return tuple(sorted(filter(is_speakable, self._standings)))
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know though nothing is wrong: the project's files that are ignored."""
-        found = [layer for layer in self.places.layers if layer.kind is LayerKind.PROJECT and layer.exists]
-        return tuple(f"{layer.path} is ignored: {layer.ignored}" for layer in found)
+        """What the user should know though nothing is wrong: what files of projects would do, and what they do."""
+        return (*self._ignored(), *self._overridden())
+
+    @property
+    def overrides(self) -> dict[str, Origin]:
+        """The names that a trusted project's file redefines, and where the user's own entry stands."""
+        return {
+            name: owned[-1].origin
+            for name, (*hidden, last) in self._standings.items()
+            if last.origin.kind is LayerKind.PROJECT
+            and (owned := [one for one in hidden if one.origin.kind is not LayerKind.PROJECT])
+        }
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._standings
 
     def __getitem__(self, name: str) -> Host:
         """Return the host. Raises UnknownNameError, and ConfigurationError when its entry or a whole file is wrong."""
-        entry = self._entries.get(name)
-        if entry is None:
+        value = self.standings(name)[-1].entry.value
+        if isinstance(value, Problem):
+            raise _configuration_error(value)
+        return value
+
+    def standings(self, name: str) -> tuple[Standing, ...]:
+        """Return every entry of this name, the one that counts last. Raises as `registry[name]` for an unknown one."""
+        if name not in self._standings:
             raise self._unknown(name)
-        if isinstance(entry.value, Problem):
-            raise _configuration_error(entry.value)
-        return entry.value
+        return self._standings[name]
 
     def origin(self, name: str) -> Origin:
         """Return where the entry of this name stands, usable or not. Raises as `registry[name]` for an unknown one."""
-        entry = self._entries.get(name)
-        if entry is None:
-            raise self._unknown(name)
-        return Origin(entry.file, entry.line)
+        return self.standings(name)[-1].origin
+
+    def hidden(self, name: str) -> tuple[Origin, ...]:
+        """Return where earlier entries of this name stand, which the one that counts hides."""
+        return tuple(one.origin for one in self.standings(name)[:-1])
+
+    def problem_of(self, name: str) -> Problem | None:
+        """Return what disables this entry, or None. Raises as `registry[name]` for an unknown one."""
+        value = self.standings(name)[-1].entry.value
+        return value if isinstance(value, Problem) else None
 
     def twin(self, name: str) -> str | None:
         """Return another name of the registry that differs only in case, or None."""
-        return next((known for known in self._entries if known != name and known.lower() == name.lower()), None)
+        return next((known for known in self._standings if known != name and known.lower() == name.lower()), None)
 
     def _unknown(self, name: str) -> ConfigurationError | UnknownNameError:
         if self._file_problems:
@@ -119,33 +160,41 @@ class Registry:
         return f"known: {', '.join(names)}{more}" if names else "no hosts are configured"
 
     def _hint(self, name: str) -> str:
-        close = _closest(name, self.names)
+        close = guess(name, self.all_names)
         if is_speakable(name) and self._is_alias(name):
-            other = f", or did you mean `{close}`?" if close else ""
+            other = f", or {close}" if close else ""
             return f"it is an alias of ~/.ssh/config: `remote-dispatch hosts add {name} {name}` makes it a host{other}"
-        if close:
-            return f"did you mean `{close}`?"
-        return "add it with `remote-dispatch hosts add NAME ADDRESS`"
+        return close or "add it with `remote-dispatch hosts add NAME ADDRESS`"
+
+    def _ignored(self) -> tuple[str, ...]:
+        if not any(layer.kind is LayerKind.PROJECT and layer.ignored and layer.exists for layer in self.places.layers):
+            return ()
+        from remote_dispatch.hosts.trust import project_notes  # noqa: PLC0415 - it reads registries itself
+
+        return project_notes(self.places, self.all_names)
+
+    def _overridden(self) -> tuple[str, ...]:
+        return tuple(
+            f"host `{name}` is that of a trusted project's file ({self.origin(name)}), not your own ({own})"
+            for name, own in self.overrides.items()
+            if is_speakable(name)
+        )
 
 
-def _read(path: Path, kind: LayerKind) -> HostsFile:
-    if kind is LayerKind.INLINE:
-        return read_inline_hosts(path) or HostsFile()
-    found = read_hosts_file(path)
-    if found is None and kind is LayerKind.GIVEN:
-        return HostsFile(problems=(Problem(path, None, "there is no such file"),))
+def _read(layer: Layer) -> HostsFile:
+    if layer.kind is LayerKind.PROJECT:  # never read again: it may have changed since it was compared
+        return parse_hosts_file(layer.path, layer.content.text) if layer.content else HostsFile()
+    if layer.kind is LayerKind.INLINE:
+        return read_inline_hosts(layer.path) or HostsFile()
+    found = read_hosts_file(layer.path)
+    if found is None and layer.kind is LayerKind.GIVEN:
+        return HostsFile(problems=(Problem(layer.path, None, "there is no such file"),))
     return found or HostsFile()
 
 
 def _all_problems(file: HostsFile) -> tuple[Problem, ...]:
-    return (*file.problems, *(entry.value for entry in file.entries if isinstance(entry.value, Problem)))
+    return (*file.problems, *(problem for entry in file.entries for problem in entry.problems))
 
 
 def _configuration_error(problem: Problem) -> ConfigurationError:
-    return ConfigurationError(str(problem), hint="correct the file, then see `remote-dispatch hosts list`")
-
-
-def _closest(name: str, names: tuple[str, ...]) -> str | None:
-    same = {known.lower(): known for known in names}
-    close = difflib.get_close_matches(name.lower()[:64], same, n=1)
-    return same[close[0]] if close else None
+    return ConfigurationError(str(problem), hint="correct the file, then see `remote-dispatch hosts validate`")

@@ -130,7 +130,8 @@ def _check_end(host: str, end: str) -> None:
         raise HostNotReadyError(
             host,
             "OpenCode was not found there",
-            hint=f"install it on the host, or name the binary in the `opencode` field of `{host}` in your hosts file",
+            hint=f"put it there with `remote-dispatch hosts setup {host}`, or say where it is with "
+            f"`remote-dispatch hosts set {host} opencode PATH`",
         )
     if end != "end":
         raise HostNotReadyError(

@@ -75,6 +75,11 @@ def probe_script() -> str:
     )
 
 
+def probe_functions() -> str:
+    """Return the probe's script without the call that starts it."""
+    return probe_script().rpartition('main "$@"')[0]
+
+
 def read_answer(data: bytes) -> tuple[dict[str, str], dict[str, bytes]]:
     """Split the probe's output into its `key value` lines and its blobs. Untrusted: odd lines are skipped."""
     values: dict[str, str] = {}
@@ -118,7 +123,8 @@ def _check(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> None:
         raise HostNotReadyError(
             host,
             "OpenCode was not found there",
-            hint=f"install it on the host, or name the binary in the `opencode` field of `{host}` in your hosts file",
+            hint=f"put it there with `remote-dispatch hosts setup {host}`, or say where it is with "
+            f"`remote-dispatch hosts set {host} opencode PATH`",
         )
     if "no_cache" in values or "probed" not in values:
         raise HostNotReadyError(host, "the probe did not end well", hint="is the home directory there writable?")

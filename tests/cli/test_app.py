@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
-from remote_dispatch import __version__
+from remote_dispatch import __version__, cli
+from remote_dispatch.cli.app import main as run_the_library
 from tests.rig.world import commands
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HEAVY = ("asyncssh", "httpx", "acp")
+LIBRARY = ("typer", "rich", "pydantic", "lark", "asyncio")
+NAMES = ("hosts", "list", "--names")
 _WHAT_IS_LOADED = """
 import sys
 from remote_dispatch.cli import main
@@ -54,6 +57,90 @@ def test_what_needs_no_network_imports_nothing_for_it(arguments: tuple[str, ...]
     assert "'typer'" in loaded
     for heavy in HEAVY:
         assert f"'{heavy}'" not in loaded
+
+
+def test_the_help_of_the_root_loads_no_group_and_nothing_of_the_work() -> None:
+    done = _run("-c", _WHAT_IS_LOADED.replace('.partition(".")[0]', ""), "--help")
+    loaded = done.stderr.rpartition("[")[2]
+    assert "'remote_dispatch.cli.send'" in loaded
+    for name in ("asyncio", "remote_dispatch.cli.hosts_edit", "remote_dispatch.cli.plugin", "remote_dispatch.dispatch"):
+        assert f"'{name}'" not in loaded
+
+
+def test_a_group_has_its_commands_wherever_its_name_stands() -> None:
+    assert "install" in _cli("plugin", "--help").stdout
+    assert _cli("hosts").stdout.count("hosts file") > 0
+
+
+@pytest.fixture
+def hosts_file(private_home: Path) -> Path:
+    file = private_home / ".config/opencode/hosts.jsonc"
+    file.parent.mkdir(parents=True)
+    file.write_text('{"hosts": {"pi": "me@10.0.0.5", "lab": {"host": "lab"}}}')
+    return file
+
+
+def test_the_names_of_the_hosts_are_listed_before_the_library_is_loaded(hosts_file: Path) -> None:
+    done = _run("-c", _WHAT_IS_LOADED, *NAMES)
+    assert (done.returncode, done.stdout) == (0, "lab\npi\n")
+    for heavy in (*HEAVY, *LIBRARY):
+        assert f"'{heavy}'" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "further", [(), ("--json",), ("--hosts", "{file}"), ("--json", "--hosts", "{file}")], ids=" ".join
+)
+def test_the_quick_list_of_names_is_that_of_the_library(
+    hosts_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], further: tuple[str, ...]
+) -> None:
+    arguments = [*NAMES, *(word.format(file=hosts_file) for word in further)]
+    quick = _cli(*arguments)
+    monkeypatch.setattr(sys, "argv", ["remote-dispatch", *arguments])
+    monkeypatch.chdir(REPOSITORY)
+    with pytest.raises(SystemExit) as ended:
+        run_the_library()
+    assert (quick.returncode, quick.stdout, quick.stderr) == (ended.value.code or 0, *capsys.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ("--names", (False, None)),
+        ("--json --names", (True, None)),
+        ("--names --hosts f --json", (True, Path("f"))),
+        ("--hosts f --names", (False, Path("f"))),
+        ("", None),
+        ("--json", None),
+        ("--names --names", None),
+        ("--names --help", None),
+        ("--names --hosts", None),
+        ("--names --hosts --json", None),
+        ("--hosts f --hosts g --names", None),
+        ("--names --hosts=f", None),
+        ("--names lab", None),
+    ],
+)
+def test_only_a_plain_call_is_answered_quickly(words: str, asked: object) -> None:
+    assert cli._asked(words.split()) == asked
+
+
+def test_what_is_to_be_told_besides_the_names_is_told(hosts_file: Path) -> None:
+    hosts_file.write_text('{"hosts": {"pi": "x", "bad": 7}}')
+    done = _cli(*NAMES)
+    assert (done.returncode, done.stdout) == (3, "pi\n")
+    assert "`bad`" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has /dev/full")
+def test_names_that_cannot_be_written_are_a_failure_like_any_other(hosts_file: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "remote_dispatch", *NAMES],
+            cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30,
+            check=False,
+        )  # fmt: skip
+    assert done.returncode == 11
+    assert "no space left" in done.stderr
 
 
 def test_the_version_is_told() -> None:

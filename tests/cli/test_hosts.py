@@ -2,131 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from remote_dispatch.cli.hosts import hosts_app
+from tests.cli.terminal import HOSTS, PROGRAM, SECRETS, envelope, on_a_terminal
 
-REPOSITORY = Path(__file__).parents[2]
-PROGRAM = """
-import sys
-import typer
-from remote_dispatch.cli.hosts import hosts_app
-app = typer.Typer(pretty_exceptions_enable=False)
-app.add_typer(hosts_app, name="hosts")
-app(prog_name="remote-dispatch")
-"""
-APP = typer.Typer(pretty_exceptions_enable=False)
-APP.add_typer(hosts_app, name="hosts")
-HOSTS = """{ "hosts": {
-  "dev": "me@10.0.0.5",
-  "pi": { "host": "me@pi.lan", "port": 2222, "agent": "build", "model": "provider/id" },
-  "lab": { "host": "lab", "directory": "~/src", "permissions": "auto", "env": { "TOKEN": "s3cret" } }
-} }
-"""
-SECRETS = ("10.0.0.5", "pi.lan", "2222", "me@", "s3cret", "203.0.113.7", "box.example")
-DEADLINE_S = 20
-
-
-@dataclass
-class Terminal:
-    """Runs the program in a home of its own."""
-
-    path: Path
-    environment: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def file(self) -> Path:
-        return self.path / ".config" / "opencode" / "hosts.jsonc"
-
-    @property
-    def project(self) -> Path:
-        return self.path / "project"
-
-    def write(self, text: str) -> None:
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        self.file.write_text(text)
-
-    def variables(self) -> dict[str, str]:
-        base = {"PATH": os.environ["PATH"], "HOME": str(self.path), "PYTHONPATH": str(REPOSITORY)}
-        return {**base, "LANG": "C.UTF-8", **self.environment}
-
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run the command in this process, which is a hundred times faster, with these variables and no others."""
-        hidden: dict[str, str | None] = dict.fromkeys(os.environ)
-        result = CliRunner().invoke(APP, words, prog_name="remote-dispatch", env={**hidden, **self.variables()})
-        return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
-
-    def process(self, *words: str, program: str = PROGRAM) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-c", program, *words],
-            cwd=self.project,
-            env=self.variables(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-
-
-@pytest.fixture
-def terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    (tmp_path / "project").mkdir()
-    monkeypatch.chdir(tmp_path / "project")
-    return Terminal(tmp_path)
-
-
-def envelope(completed: subprocess.CompletedProcess[str]) -> dict[str, Any]:
-    value = json.loads(completed.stdout.splitlines()[-1])
-    assert list(value) == ["schema", "command", "ok", "data", "error"]
-    assert value["schema"] == 1
-    assert value["ok"] == (completed.returncode in (0, 3))
-    assert isinstance(value, dict)
-    return value
-
-
-def on_a_terminal(terminal: Terminal, *words: str) -> tuple[int, str]:
-    """Run the program with a real terminal as its stdout; return the exit status and what the terminal got."""
-    leader, follower = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
-        cwd=terminal.project,
-        env=terminal.variables(),
-        stdin=subprocess.DEVNULL,
-        stdout=follower,
-        stderr=follower,
-    ) as process:
-        os.close(follower)
-        output = read_to_the_end(leader)
-        os.close(leader)
-        return process.wait(DEADLINE_S), output
-
-
-def read_to_the_end(leader: int) -> str:
-    output = b""
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline and select.select([leader], [], [], DEADLINE_S)[0]:
-        try:
-            chunk = os.read(leader, 4096)
-        except OSError:  # Linux: the other end is closed
-            break
-        if not chunk:
-            break
-        output += chunk
-    return output.decode()
+if TYPE_CHECKING:
+    from tests.cli.terminal import Terminal
 
 
 def test_a_host_is_added_listed_and_shown(terminal: Terminal) -> None:
@@ -134,7 +17,7 @@ def test_a_host_is_added_listed_and_shown(terminal: Terminal) -> None:
         "hosts", "add", "lab", "me@10.0.0.5", "--port", "2222", "--agent", "build", "--permissions", "auto"
     )
     assert (added.returncode, added.stdout) == (0, "")
-    assert added.stderr == f"added `lab` to {terminal.file}\n"
+    assert added.stderr == (f"added `lab` to {terminal.file}\nsee whether it works with `remote-dispatch doctor lab`\n")
     assert terminal("hosts", "list").stdout == (
         "NAME  AGENT  MODEL  DIRECTORY  PERMISSIONS\nlab   build  -      -          auto\n"
     )
@@ -181,6 +64,10 @@ def test_list_as_json(terminal: Terminal) -> None:
         "model": "provider/id",
         "directory": None,
         "permissions": None,
+        "file": str(terminal.file),
+        "line": 3,
+        "kind": "user",
+        "overrides": None,
     }
 
 
@@ -234,7 +121,7 @@ def test_p35_a_bad_entry_is_an_error_when_used(terminal: Terminal) -> None:
     assert completed.stderr == (
         f"error: {terminal.file}:2: host `bad`: `prot`: unknown field; did you mean `port`?\n"
         "\n"
-        "hint: correct the file, then see `remote-dispatch hosts list`\n"
+        "hint: correct the file, then see `remote-dispatch hosts validate`\n"
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, UsageError
 from remote_dispatch.hosts import add
+from remote_dispatch.hosts.schema import installed_reference
 from tests.hosts.test_registry import BAD_ADDRESSES, BAD_NAMES, THREE_FORMS
 
 if TYPE_CHECKING:
@@ -31,7 +32,10 @@ def test_the_first_host_makes_a_private_file(home: Home) -> None:
     file = add(home.registry().places, "lab", "me@lab.lan", agent="build", port=None)
     assert file == home.directory / "hosts.jsonc"
     assert (mode(file), mode(file.parent)) == (0o600, 0o700)
-    assert file.read_text() == '{\n  "hosts": {\n    "lab": { "host": "me@lab.lan", "agent": "build" }\n  }\n}\n'
+    assert file.read_text() == (
+        f'{{\n  "$schema": "{installed_reference()}",\n  "hosts": {{\n'
+        '    "lab": { "host": "me@lab.lan", "agent": "build" }\n  }\n}\n'
+    )
     assert home.registry()["lab"].agent == "build"
 
 
@@ -59,7 +63,7 @@ NEW = '"new": { "host": "u@h" }'
         ('{"hosts": {\n  "a": "b", // x\n  // y\n}}', '{"hosts": {\n  "a": "b", // x\n  %s,\n  // y\n}}'),
         ('{"hosts": {\n  "a": "b" // x\n}}', '{"hosts": {\n  "a": "b", // x\n  %s\n}}'),
         ('{"hosts": {\n  "a": "b" /* x\n y */ }}', '{"hosts": {\n  "a": "b",\n  %s /* x\n y */ }}'),
-        ('{"hosts": {\n  "a": "b" /* , } */ }}', '{"hosts": {\n  "a": "b",\n  %s /* , } */ }}'),
+        ('{"hosts": {\n  "a": "b" /* , } */ }}', '{"hosts": {\n  "a": "b", /* , } */\n  %s }}'),
         ('{"hosts": { // x\n} }', '{"hosts": { // x\n  %s\n} }'),
         ('{"hosts": {\r\n  "a": "b"\r\n}}', '{"hosts": {\r\n  "a": "b",\r\n  %s\r\n}}'),
         ('{"$schema": "x" // }\n}', '{"$schema": "x", "hosts": { %s } // }\n}'),
