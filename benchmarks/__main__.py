@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import dispatches, startup, transcripts, transfers
+from benchmarks import dispatches, processor, startup, transcripts, transfers
 from benchmarks.page import page, surroundings
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PAGE = Path(__file__).resolve().parents[1] / "docs/performance.md"
 SECTIONS = {
     "startup": startup.figures,
+    "processor": processor.figures,
     "transcripts": transcripts.figures,
     "dispatches": dispatches.figures,
     "transfers": transfers.figures,
