@@ -96,9 +96,19 @@ def run_command(
             warn(text)
         if failure:
             _show_failure(failure)
-        if is_json:
-            typer.echo(envelope(command, answer.data, failure, exit_code))
-        sys.stdout.flush()
+        try:
+            if is_json:
+                typer.echo(envelope(command, answer.data, failure, exit_code))
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            # What is still buffered would fail once more at the end of Python, with an exit code of its own.
+            _silence_stdout()
+            if not failure:
+                unwritten = _unexpected(command, error)
+                _show_failure(unwritten)
+                exit_code = unwritten.exit_code
     raise typer.Exit(exit_code)
 
 
@@ -304,4 +314,8 @@ def _readers_may_leave() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _silence_stdout()
+
+
+def _silence_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

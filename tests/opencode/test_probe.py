@@ -158,7 +158,8 @@ async def test_a_start_up_file_for_people_at_a_terminal_does_no_harm(one_box: Bo
 async def test_a_missing_binary_is_an_error_that_says_where_to_name_it(box: Box) -> None:
     with pytest.raises(HostNotReadyError, match="OpenCode was not found there") as caught:
         await box.probe()
-    assert "`opencode` field of `box`" in str(caught.value.hint)
+    assert "`remote-dispatch hosts setup box`" in str(caught.value.hint)
+    assert "`remote-dispatch hosts set box opencode PATH`" in str(caught.value.hint)
 
 
 async def test_a_named_binary_that_is_not_there_is_not_replaced_by_another(one_box: Box) -> None:
