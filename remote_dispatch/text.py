@@ -20,6 +20,8 @@ _UNSAFE = re.compile(
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _LINE_END = re.compile(r"\r+\n?|[\u2028\u2029\x85\x0b\x0c]")
 
+_MODEL_VERSION = re.compile(r"((?<=/)[\w.-]+@(?:20\d{6}|default)(?![\w.:@-]))")
+"""How Vertex AI writes versions: `google-vertex-anthropic/claude-sonnet-4@20250514`."""
 _URL = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*)://[^\s/?#\"'<>`]+")
 _USER_AT_HOST = re.compile(
     r"(?<![\w@])[\w.+%-]+@(?:\[[0-9A-Fa-f:.%\w]+\]|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*:[0-9A-Fa-f.]*(?:%\w+)?|[\w.-]*\w)(?::\d+)?"
@@ -53,7 +55,13 @@ def mask_addresses(text: str) -> str:
     """Return the text with `<address>` for `user@host`, IP addresses, `host:port` and the authority of URLs.
 
     For text of errors, where a mask too many does less harm than an address too many: `main.py:12` is masked too.
+    A model with its version, `provider/model@20250514`, is no address.
     """
+    parts = _MODEL_VERSION.split(text)
+    return "".join(part if place % 2 else _masked(part) for place, part in enumerate(parts))
+
+
+def _masked(text: str) -> str:
     masked = _URL.sub(rf"\1://{ADDRESS}", text)
     masked = _USER_AT_HOST.sub(ADDRESS, masked)
     masked = _BRACKETED.sub(_masked_if_ip, masked)

@@ -65,6 +65,7 @@ def test_nothing_that_a_terminal_obeys_survives(foreign: str, limit: int) -> Non
         ("ssh: connect to host lab port 22: Connection refused", "ssh: connect to host <address>: Connection refused"),
         ("Could not resolve hostname gpu: Name", "Could not resolve hostname <address>: Name"),
         ("getaddrinfo ENOTFOUND lab", "getaddrinfo ENOTFOUND <address>"),
+        ("acme/me@20250514.lan and a/b@default and me@default", "acme/<address> and a/b@default and <address>"),
     ],
 )
 def test_addresses_are_masked(error: str, masked: str) -> None:
@@ -72,7 +73,11 @@ def test_addresses_are_masked(error: str, masked: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "harmless", ["at 12:30:45", "version 1.18.33", "std::vector", "a :: b", "@ai-sdk/openai", "exit:1", "/a/b.py"]
+    "harmless",
+    [
+        *("at 12:30:45", "version 1.18.33", "std::vector", "a :: b", "@ai-sdk/openai", "exit:1", "/a/b.py"),
+        *("`google-vertex-anthropic/claude-sonnet-4@20250514`", "google-vertex/claude@default,"),
+    ],
 )
 def test_what_is_no_address_stays(harmless: str) -> None:
     assert mask_addresses(harmless) == harmless

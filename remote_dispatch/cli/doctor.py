@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from remote_dispatch.cli.completion import complete_host
-from remote_dispatch.cli.hosts import HostsFile
+from remote_dispatch.cli.hosts import HostsFile, working_directory
 from remote_dispatch.cli.output import WARNINGS_EXIT_CODE, Answer, JsonFlag, run_async, run_command, say, warn
 from remote_dispatch.errors import (
     AnswerNeededError,
@@ -89,7 +89,9 @@ def _means(hosts_file: Path | None) -> Means:
     from remote_dispatch.doctor.local import Means
 
     desk = Desk(hosts_file)
-    return Means(lambda: desk.registry, desk.store, lambda: desk.program, os.environ, Path.cwd())
+    return Means(
+        lambda: desk.registry, desk.store, lambda: desk.program, os.environ, working_directory() or Path.home()
+    )
 
 
 def _doctor(names: Sequence[str] | None, means: Means, board: Board, options: Options | None) -> Answer:

@@ -23,12 +23,13 @@ from remote_dispatch.cli.output import (
     say,
 )
 from remote_dispatch.errors import ConfigurationError, UsageError
+from remote_dispatch.text import mask_addresses
 
 if TYPE_CHECKING:
     from remote_dispatch.hosts import Layer, Problem, Registry
     from remote_dispatch.model import Host
 
-__all__ = ["HostName", "HostsFile", "complete_host", "hosts_app", "load_registry", "public_fields"]
+__all__ = ["HostName", "HostsFile", "complete_host", "hosts_app", "load_registry", "public_fields", "working_directory"]
 
 _COLUMNS = ("agent", "model", "directory", "permissions")
 
@@ -46,9 +47,7 @@ def load_registry(hosts_file: Path | None) -> Registry:
     """Read the hosts files as this process sees them; for every command that takes a host."""
     from remote_dispatch.hosts import Registry
 
-    return Registry.load(
-        environment=os.environ, project=_working_directory(), hosts_file=hosts_file, is_alias=_is_alias
-    )
+    return Registry.load(environment=os.environ, project=working_directory(), hosts_file=hosts_file, is_alias=_is_alias)
 
 
 HostName = Annotated[str, typer.Argument(metavar="NAME", help="The name of a host.", autocompletion=complete_host)]
@@ -131,7 +130,8 @@ def _show(name: str, hosts_file: Path | None, *, is_revealed: bool, is_json: boo
     registry = load_registry(hosts_file)
     _tell_notes(registry)
     host, origin = registry[name], registry.origin(name)
-    fields = public_fields(host) | {"file": str(origin)} | (_private(host) if is_revealed else {})
+    shown = _own_fields(host) | _private(host) if is_revealed else public_fields(host)
+    fields = shown | {"file": str(origin)}
     return Answer(
         data={"host": public_fields(host), "file": origin.file, "line": origin.line, "kind": origin.kind},
         render=lambda: print_fields({key: _text(value) for key, value in fields.items()}),
@@ -237,7 +237,7 @@ def _row(registry: Registry, name: str) -> dict[str, Any]:
     host, origin, overridden = registry[name], registry.origin(name), registry.overrides.get(name)
     return {
         "name": name,
-        **{column: getattr(host, column) for column in _COLUMNS},
+        **{column: _masked(getattr(host, column)) for column in _COLUMNS},
         "file": origin.file,
         "line": origin.line,
         "kind": origin.kind,
@@ -246,11 +246,32 @@ def _row(registry: Registry, name: str) -> dict[str, Any]:
 
 
 def public_fields(host: Host) -> dict[str, Any]:
-    """Return the fields that may be shown; of the environment, the names of its variables."""
+    """Return the fields that may be shown; of the environment, the names of its variables.
+
+    A rule for `ssh` may hold an address, and so may any other text: it is masked.
+    """
+    return {field: _masked(value) for field, value in _own_fields(host).items()}
+
+
+def _own_fields(host: Host) -> dict[str, Any]:
     from remote_dispatch.hosts import PRIVATE_FIELDS
 
     fields = host.model_dump(exclude=set(PRIVATE_FIELDS), exclude_none=True)
     return fields | ({"env": sorted(host.env)} if host.env else {})
+
+
+def _masked(value: Any) -> Any:
+    if isinstance(value, str):
+        return mask_addresses(value)
+    if not isinstance(value, dict):
+        return value
+    masked: dict[str, Any] = {}
+    for key, inner in value.items():
+        shown = mask_addresses(key)
+        while shown in masked:  # two rules stay two
+            shown += " "
+        masked[shown] = _masked(inner)
+    return masked
 
 
 def _private(host: Host) -> dict[str, Any]:
@@ -286,7 +307,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _working_directory() -> Path | None:
+def working_directory() -> Path | None:
+    """Return the current directory; None when it is not there any more."""
     with contextlib.suppress(FileNotFoundError):
         return Path.cwd()
     return None

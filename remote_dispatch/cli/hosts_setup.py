@@ -14,9 +14,10 @@ import typer
 from remote_dispatch.cli.hosts import HostName, HostsFile, hosts_app, load_registry
 from remote_dispatch.cli.output import Answer, JsonFlag, note, run_async, run_command, say, stream, warn
 from remote_dispatch.errors import AnswerNeededError, UsageError
+from remote_dispatch.text import mask_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rich.progress import Progress
     from rich.status import Status
@@ -135,7 +136,7 @@ class _Task:
 
     def _ask(self, deliveries: dict[str, Delivery]) -> None:
         """Put every question before anything is done. Raises UsageError for a no."""
-        replaced = [name for delivery in deliveries.values() for name in delivery.replace]
+        replaced = [name for delivery in deliveries.values() for name in _shown(delivery.replace)]
         if replaced:
             say(f"there already, and different; each is kept as NAME.before-setup: {', '.join(replaced)}")
             self._question("Replace them?", "replacing files there")
@@ -148,7 +149,7 @@ class _Task:
         going = {name for delivery in deliveries.values() for name in (*delivery.send, *delivery.replace)}
         providers = self.credentials.providers if self.credentials and CREDENTIALS_FILE in going else ()
         files = self.config.with_secrets if self.config else ()
-        return [*providers, *(f"those in {name}" for name in files if name in going)]
+        return [*providers, *(f"those in {name}" for name in _shown([one for one in files if one in going]))]
 
     def _question(self, question: str, what: str) -> None:
         from remote_dispatch.cli.screen import confirm, is_interactive
@@ -175,7 +176,7 @@ class _Task:
             for kind, delivery in deliveries.items():
                 if delivery.send or delivery.replace:
                     report("config", 0, 0)
-                data[kind]["kept"] = await deliver(connection, delivery)
+                data[kind]["kept"] = _shown(await deliver(connection, delivery))
         data["is_done"] = True
         if plan.candidate:
             say(f"OpenCode {installed.version} is on {self.host.name}: {data['opencode']['path']}")
@@ -186,7 +187,7 @@ class _Task:
         left_out = [asdict(one) for one in self.config.left_out] if self.config else []
         parts: dict[str, Any] = {"config": None, "credentials": None}
         for kind, delivery in deliveries.items():
-            parts[kind] = {word: list(getattr(delivery, word)) for word in ("send", "replace", "same")}
+            parts[kind] = {word: _shown(getattr(delivery, word)) for word in ("send", "replace", "same")}
         if parts["config"]:
             parts["config"]["left_out"] = left_out
         if self.credentials:
@@ -243,7 +244,12 @@ def _tell(plan: Plan, config: Belongings | None, deliveries: dict[str, Delivery]
     for delivery in deliveries.values():
         for word, names in (("to send", delivery.send), ("to replace", delivery.replace)):
             if names:
-                say(f"{word}: {', '.join(names)}")
+                say(f"{word}: {', '.join(_shown(names))}")
+
+
+def _shown(names: Sequence[str]) -> list[str]:
+    """Names of files as they may be read by everybody."""
+    return [mask_addresses(name) for name in names]
 
 
 def _tell_sent(deliveries: dict[str, Delivery]) -> None:

@@ -15,7 +15,7 @@ import typer
 from remote_dispatch.cli.hosts import hosts_app
 from remote_dispatch.cli.output import Answer, JsonFlag, note, print_table, run_command, say, warn
 from remote_dispatch.errors import AnswerNeededError, UnknownNameError, UsageError
-from remote_dispatch.text import clean
+from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
     from remote_dispatch.hosts import Problem
@@ -95,8 +95,15 @@ def _trust(paths: list[Path], *, is_sure: bool, is_revealed: bool, is_json: bool
 def _reviews(paths: list[Path]) -> list[Review]:
     from remote_dispatch.hosts.trust import review
 
-    found = {one.path: one for path in paths or [Path.cwd()] for one in review(os.environ, path)}
+    found = {one.path: one for path in paths or [_here()] for one in review(os.environ, path)}
     return list(found.values())
+
+
+def _here() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the current directory is not there any more", hint="name the project's directory") from None
 
 
 def _nothing_new(reviews: list[Review]) -> str:
@@ -172,7 +179,7 @@ def _untrust_here() -> tuple[Path, ...]:
     from remote_dispatch.hosts.trust import untrust
 
     try:
-        return untrust(Path.cwd())
+        return untrust(_here())
     except UnknownNameError:
         return ()
 
@@ -231,7 +238,8 @@ def _named(field: str, host: Host | None) -> str:
         return f"variables {' '.join(sorted(value))}"
     if field in _PRIVATE_WORDS:
         return _PRIVATE_WORDS[field]
-    return f"{field} {clean(value if isinstance(value, str) else json.dumps(value), _LONGEST_VALUE)}"
+    text = mask_addresses(value if isinstance(value, str) else json.dumps(value))
+    return f"{field} {clean(text, _LONGEST_VALUE)}"
 
 
 def _addresses(change: Change) -> list[str]:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+from remote_dispatch.doctor.discreet import discreet
 from remote_dispatch.doctor.finding import Check, Finding, Report, Severity
 from remote_dispatch.doctor.judge import judge, skipped
 from remote_dispatch.doctor.local import look_here
@@ -72,7 +73,7 @@ async def _report(name: str, entry: Host | ConfigurationError, local: Awaitable[
     if isinstance(entry, ConfigurationError):
         findings = (_bad_entry(entry), *skipped("its entry is wrong"))
     else:
-        findings = await _findings(entry, local, audience)
+        findings = tuple(map(discreet, await _findings(entry, local, audience)))
     report = Report(name, tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.check))))
     audience.finished(report)
     return report

@@ -18,7 +18,7 @@ from remote_dispatch.hosts import LayerKind
 from remote_dispatch.opencode.program import THIS_MACHINE, find_binary, identity_script
 from remote_dispatch.plugin import PlaceKind, problem_of, read_status
 from remote_dispatch.plugin.status import version_of
-from remote_dispatch.text import clean
+from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping
@@ -211,7 +211,7 @@ async def _look_at_database(means: Means) -> tuple[Finding, str | None]:
     except TimeoutError:
         return _unreadable(f"`opencode db` did not answer within {DATABASE_TIMEOUT_S:.0f} s"), None
     except CommandError as error:
-        said = clean(error.output, 200).strip().rpartition("\n")[2]
+        said = mask_addresses(clean(error.output, 200)).strip().rpartition("\n")[2]
         return _unreadable("OpenCode cannot open its database" + (f": {said}" if said else "")), None
     except RemoteDispatchError as error:
         return _unreadable(error.message.removeprefix(f"{THIS_MACHINE}: ")), None

@@ -27,9 +27,8 @@ LOOK_TIMEOUT_S = 120.0
 ANSWER_LIMIT_BYTES = 1024 * 1024
 
 _VALUE_LIMIT = 100_000
-
-"""The last line of probe.sh, which calls its functions."""
-_VERSION = re.compile(r"v?(\d+\.\d+\.\d+[0-9A-Za-z.+-]{0,40})")
+_VERSION = re.compile(r"v?([0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}[0-9A-Za-z.+-]{0,40})")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _MACHINES = {"3e00": "x86_64", "b700": "aarch64", "2800": "arm", "f300": "riscv64", "0300": "i686"}
 """`e_machine` of an ELF header, as its two bytes stand there."""
 
@@ -134,8 +133,8 @@ def read(output: bytes, heard_at: float) -> tuple[OnHost, str | None]:
     `heard_at` is when its first line arrived, in seconds since 1970.
     """
     values = {key: clean(value, _VALUE_LIMIT) for key, value in read_answer(output)[0].items()}
-    now = values.get("now", "")
-    if "looked" not in values or not now.isdecimal():
+    now = _number(values.get("now", ""))
+    if "looked" not in values or now is None:
         return OnHost(problem="the script that looks around did not end well"), None
     own_keys = values.get("own_keys", "").split()
     return OnHost(
@@ -143,7 +142,7 @@ def read(output: bytes, heard_at: float) -> tuple[OnHost, str | None]:
         missing=tuple(values.get("missing", "").split()),
         packages=values.get("packages") or None,
         git=values.get("git") or None,
-        clock_offset_ms=int(now) - int(heard_at * 1000),
+        clock_offset_ms=now - int(heard_at * 1000),
         places={name: _place(values, name) for name in ("state", "cache", "data")},
         directory=values.get("directory_state", ""),
         ends_at_logout=values.get("ends_at_logout") == "yes",
@@ -190,12 +189,16 @@ def _without_name(host: Host, error: Exception) -> str:
 
 
 def _place(values: Mapping[str, str], name: str) -> Place:
-    free, count = values.get(f"free_{name}", ""), values.get(f"files_{name}", "")
+    free = _number(values.get(f"free_{name}", ""))
     return Place(
         writing=values.get(f"writes_{name}", "other"),
-        free_bytes=int(free) * 1024 if free.isdecimal() else None,
-        free_files=int(count) if count.isdecimal() else None,
+        free_bytes=None if free is None else free * 1024,
+        free_files=_number(values.get(f"files_{name}", "")),
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _runs(text: str) -> dict[str, str]:
@@ -207,13 +210,13 @@ def _binary(values: Mapping[str, str]) -> Binary | None:
     path = values.get("opencode")
     if path is None:
         return None
-    status, said = values.get("start_status", ""), values.get("start_said", "")
+    status, said = _number(values.get("start_status", "")), values.get("start_said", "")
     return Binary(
         path=_shown(path, values),
         is_on_path="is_on_path" in values,
-        status=int(status) if status.isdecimal() else 1,
+        status=1 if status is None else status,
         said=clean(mask_addresses(_below_home(said, values)), 200),
-        version=_version(said) if status == "0" else None,
+        version=_version(said) if status == 0 else None,
         built_for=_MACHINES.get(values.get("built_for", "")),
         missing_loader=clean(values.get("loader", "").rpartition("/")[2], 60) if "no_loader" in values else None,
     )

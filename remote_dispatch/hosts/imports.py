@@ -103,7 +103,7 @@ class Source:
             if one.source == source:
                 return one
         if self._covers(source):
-            return _from_alias(source)
+            return _judged(_from_alias(source), None)
         if problem := next((one for one in self.problems if one.host == source), None):
             raise ConfigurationError(str(problem), hint="correct the file, then import it again")
         asked = f"`{source}`" if is_speakable(source) else "such a name"
@@ -168,10 +168,12 @@ async def _destination(alias: str, limit: asyncio.Semaphore) -> Address | None:
 
 
 def _judged(one: Candidate, place: Address | None) -> Candidate:
-    if place is None or one.obstacle:
+    """Where `ssh` does not say what an alias stands for, it stands for itself."""
+    if one.obstacle:
         return one
-    host = place.host.lower().rstrip(".")
-    if place.user in _FORGE_USERS or any(host == forge or host.endswith(f".{forge}") for forge in _FORGES):
+    host = (place.host if place else one.source).lower().rstrip(".")
+    user = place.user if place else None
+    if user in _FORGE_USERS or any(host == forge or host.endswith(f".{forge}") for forge in _FORGES):
         return replace(one, obstacle=Obstacle.FORGE)
     if "." in host and host == one.source.lower().rstrip("."):
         return replace(one, name=None, obstacle=Obstacle.NEEDS_NAME)

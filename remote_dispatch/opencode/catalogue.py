@@ -88,7 +88,7 @@ def _is_model(line: str) -> bool:
 def _rules(text: str) -> tuple[Rule, ...]:
     try:
         rules = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     if not isinstance(rules, list):
         return ()

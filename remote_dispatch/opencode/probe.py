@@ -129,7 +129,7 @@ def _check(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> None:
     if "no_cache" in values or "probed" not in values:
         raise HostNotReadyError(host, "the probe did not end well", hint="is the home directory there writable?")
     if "is_directory_a_file" in values:
-        raise HostNotReadyError(host, f"`{clean(values['directory'], 200)}` is not a directory there")
+        raise HostNotReadyError(host, f"`{clean(values.get('directory', ''), 200)}` is not a directory there")
     for listing, command in (("models", "models"), ("agents", "agent list")):
         if blobs.get(f"{listing}.status", b"0").strip() != b"0":
             raise HostNotReadyError(

@@ -15,7 +15,7 @@ from remote_dispatch.model import Host
 from remote_dispatch.plugin import configuration, seed
 from remote_dispatch.plugin.entry import entry_of
 from remote_dispatch.plugin.places import PlaceKind, project_place, shipped, user_place
-from remote_dispatch.text import clean
+from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -136,7 +136,7 @@ def version_of(command: Sequence[str], environment: Mapping[str, str], directory
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return clean(completed.stdout.decode(errors="replace"), 80).strip().partition("\n")[0] or None
+    return mask_addresses(clean(completed.stdout.decode(errors="replace"), 80)).strip().partition("\n")[0] or None
 
 
 def _standing(place: Place, environment: Mapping[str, str], directory: Path) -> Standing:

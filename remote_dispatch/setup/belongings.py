@@ -14,7 +14,7 @@ from remote_dispatch.hosts.jsonc import Array, JsoncError, Object, parse, plain
 from remote_dispatch.hosts.layers import home_of
 from remote_dispatch.hosts.opencode_files import global_directory, plugin_entries
 from remote_dispatch.setup.secrets import looks_secret, secret_in
-from remote_dispatch.text import clean
+from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -73,7 +73,7 @@ class _Basket:
         self._may_hold_secrets = may_hold_secrets
 
     def leave(self, name: str, why: str) -> None:
-        self.left_out.append(LeftOut(clean(name, 200), why))
+        self.left_out.append(LeftOut(mask_addresses(clean(name, 200)), mask_addresses(why)))
 
     def read(self, path: Path, name: str) -> bytes | None:
         """Read a file that may go, else say why not."""
@@ -147,7 +147,7 @@ def collect_credentials(environment: Mapping[str, str]) -> Credentials:
         raise UsageError(
             "OpenCode has no credentials on this machine to be sent", hint="log in with `opencode auth login`"
         )
-    return Credentials(content, tuple(clean(str(name), 80) for name in providers))
+    return Credentials(content, tuple(mask_addresses(clean(str(name), 80)) for name in providers))
 
 
 def _files_below(basket: _Basket, folder: Path, root: Path) -> Iterator[Path]:
@@ -179,7 +179,7 @@ def _put_json(basket: _Basket, path: Path) -> None:
         basket.leave(path.name, "it is not valid JSON")
         return
     for spec in stay:
-        basket.leave(f"{path.name}: plugin `{spec}`", "it is a file of this machine")
+        basket.leave(f"{path.name}: plugin `{spec}`", "it belongs to this machine")
     secret = secret_in(plain(root)) or ("a comment" if looks_secret(text) else None)
     basket.put(path.name, text.encode(), secret)
 

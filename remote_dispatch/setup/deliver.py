@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from typing import TYPE_CHECKING
@@ -60,10 +61,13 @@ async def deliver(connection: Connection, delivery: Delivery) -> tuple[str, ...]
             "not all files could be put into OpenCode's directory there",
             hint="is it writable, and is there room? Then set up again",
         )
-    return tuple(name for word, name in lines if word == "kept")
+    return tuple(
+        name for word, name in lines if word == "kept" and (kept := _KEPT.fullmatch(name)) and kept[1] in files
+    )
 
 
 _WORDS = ("missing", "differs", "same")
+_KEPT = re.compile(r"(.+)\.before-setup(?:-[0-9]{1,6})?")
 
 
 async def _ask(

@@ -138,7 +138,7 @@ async def _delivered(connection: Connection, plan: Plan, parcel: _Parcel, report
         report("check", 0, 0)
         said = await _install(connection, plan, parcel)
         if said.get("result") == "installed":
-            return clean(said.get("version", ""), 60)
+            return mask_addresses(clean(said.get("version", ""), 60))
         if said.get("result") != "hash":
             raise _problem(plan, said)
     raise IntegrityError(

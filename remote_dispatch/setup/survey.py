@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from remote_dispatch.errors import HostNotReadyError
 from remote_dispatch.opencode.probe import probe_functions
 from remote_dispatch.setup.fit import HostSystem
-from remote_dispatch.text import clean
+from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
     from remote_dispatch.model import Host
@@ -23,6 +23,7 @@ SURVEY_TIMEOUT_S = 150.0
 BIN = PurePosixPath(".opencode/bin")
 """Where OpenCode's own installer puts it, below the home directory."""
 _LINE = re.compile(r"([a-z0-9_]{1,20}) (.*)")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 VERSION = re.compile(r"\d{1,4}(?:\.\d{1,6}){1,3}[\w.+-]{0,40}")
 
 
@@ -64,8 +65,8 @@ class Survey:
         """The OpenCode that is there; with `~` for the home, which holds the name of the user there."""
         path = self.opencode or self.target
         if path.is_relative_to(self.home):
-            return f"~/{path.relative_to(self.home)}"
-        return clean(str(path), 200)
+            return _shown(f"~/{path.relative_to(self.home)}", 200)
+        return _shown(str(path), 200)
 
 
 async def survey(connection: Connection, host: Host) -> Survey:
@@ -87,9 +88,9 @@ def read_survey(name: str, answer: bytes) -> Survey:
     for line in answer.decode(errors="replace").splitlines():
         if match := _LINE.fullmatch(line):
             said[match[1]].append(match[2])
-    if "surveyed" not in said or not said["home"][0].startswith("/"):
-        raise HostNotReadyError(name, "its shell did not say what it has", hint=f"see `remote-dispatch doctor {name}`")
     one = {key: values[0] for key, values in said.items()}
+    if "surveyed" not in one or not all(one.get(key, "").startswith("/") for key in ("home", "config", "data")):
+        raise HostNotReadyError(name, "its shell did not say what it has", hint=f"see `remote-dispatch doctor {name}`")
     free_kib, version = one.get("free_kib", ""), one.get("version", "")
     is_answering = one.get("status") == "0" and VERSION.fullmatch(version)
     return Survey(
@@ -97,22 +98,26 @@ def read_survey(name: str, answer: bytes) -> Survey:
         home=PurePosixPath(one["home"]),
         config=PurePosixPath(one["config"]),
         data=PurePosixPath(one["data"]),
-        free_bytes=int(free_kib) * 1024 if free_kib.isdigit() else None,
+        free_bytes=int(free_kib) * 1024 if _NUMBER.fullmatch(free_kib) else None,
         has_gzip="gzip" in one,
         can_check="checker" in one,
         is_in_place="in_place" in one,
         has_leftovers="leftover" in one,
         opencode=PurePosixPath(one["opencode"]) if one.get("opencode") else None,
-        opencode_version=version if is_answering else None,
+        opencode_version=_shown(version, 60) if is_answering else None,
     )
+
+
+def _shown(text: str, limit: int) -> str:
+    return mask_addresses(clean(text, limit))
 
 
 def _system(one: dict[str, str], said: dict[str, list[str]]) -> HostSystem:
     libc: Libc | None = "musl" if "musl" in one else "glibc" if "glibc" in one else None
-    version = re.match(r"(\d{1,3})\.(\d{1,3})", one.get("glibc", ""))
+    version = re.match(r"([0-9]{1,3})\.(\d{1,3})", one.get("glibc", ""))
     return HostSystem(
-        system=clean(one.get("system", ""), 40),
-        machine=clean(one.get("machine", ""), 40),
+        system=_shown(one.get("system", ""), 40),
+        machine=_shown(one.get("machine", ""), 40),
         libc=libc,
         glibc=(int(version[1]), int(version[2])) if version else None,
         loaders=frozenset(said.get("loader", ())),

@@ -93,6 +93,14 @@ def test_each_host_has_its_report_with_cures_and_what_is_fine_is_one_line(world:
     assert "hint: run `remote-dispatch doctor stranger --fix`" in ran.stderr
 
 
+def test_from_a_directory_that_is_gone_hosts_are_looked_at_all_the_same(world: World) -> None:
+    gone = world.directory / "gone"
+    gone.mkdir()
+    leave = ("/bin/sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh")
+    ran = world.start("doctor", "pi", "--json", cwd=gone, prefix=leave).finish()
+    assert findings_of(ran, "pi")["login"]["severity"] == "ok"
+
+
 def test_verbose_shows_what_is_fine_as_well(world: World) -> None:
     ran = world.cli("doctor", "pi", "-v")
     assert re.search(r"^  ok +git +git \d", ran.stdout, re.MULTILINE)

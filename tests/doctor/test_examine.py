@@ -102,6 +102,19 @@ async def test_an_entry_that_is_wrong_is_the_finding_of_its_host(laptop: Laptop)
     assert "`port`" in error.seen
 
 
+async def test_what_a_host_says_of_itself_is_reported_without_an_address(laptop: Laptop, box: Sshd) -> None:
+    place = box.remote_home / "me@203.0.113.7"
+    place.mkdir()
+    (place / "opencode").write_text("#!/bin/sh\nexit 3\n")
+    (place / "opencode").chmod(0o755)
+    box.stop()
+    box.path = f"{place}:{box.path}"
+    box.start()
+    laptop.write_hosts({"box": ALIAS})
+    _, report = await examine(["box"], laptop.means, Audience())
+    assert [one.seen for one in errors_of(report)] == ["`~/<address>/opencode` does not start"]
+
+
 async def test_many_dead_hosts_all_get_their_report(laptop: Laptop) -> None:
     names = [f"dead-{number:02}" for number in range(HOSTS_AT_ONCE + 3)]
     port = free_port()

@@ -303,3 +303,17 @@ def test_a_file_that_is_missing_or_broken_is_an_error(
         peer.write_text(text)
     assert import_hosts(terminal, "--from", str(peer), "--all").returncode == code
     assert not terminal.file.exists()
+
+
+def test_where_ssh_says_nothing_a_full_host_name_is_an_address(terminal: Terminal) -> None:
+    with (terminal.path / ".ssh/config").open("a") as config:
+        config.write("Host named.example\n  HostName 203.0.113.7\nNoSuchKeyword yes\n")
+    said = import_hosts(terminal, "--all", "--json")
+    assert "named.example" not in said.stdout + said.stderr
+    assert "gpu-box" in envelope(said)["data"]["hosts"]
+
+
+def test_a_full_host_name_that_only_a_pattern_covers_wants_a_name(terminal: Terminal) -> None:
+    said = import_hosts(terminal, "attic.lan")
+    assert (said.returncode, "`remote-dispatch hosts import NAME=ALIAS`" in said.stderr) == (2, True)
+    assert not terminal.file.exists()

@@ -476,3 +476,27 @@ def test_p29_a_cloned_repository_redirects_nothing_before_it_is_trusted(world: W
     ran = world.send("!say done", "--session", session, "--dry-run")
     assert "is that of a trusted project's file" in ran.stderr
     assert elsewhere.log.read_text().count("Connection from") > calls
+
+
+def test_an_address_in_a_public_field_is_masked_and_hides_no_rule(terminal: Terminal) -> None:
+    rules = {"bash": {"ssh me@203.0.113.7": "allow", "ssh me@203.0.113.8": "deny"}}
+    entry = {"host": "x", "agent": "me@203.0.113.7", "model": "acme/me@203.0.113.7", "permission_rules": rules}
+    (terminal.project / "hosts.json").write_text(json.dumps({"hosts": {"odd": entry}}))
+    said = terminal("hosts", "trust", "--yes", "--json")
+    assert '{"bash": {"ssh <address>": "allow", "ssh <address>": "deny"}}' in said.stderr
+    shown = [said, *(terminal("hosts", *words) for words in (("list",), ("show", "odd"), ("show", "odd", "--json")))]
+    for one in shown:
+        assert "<address>" in one.stdout + one.stderr
+        assert "203.0.113" not in one.stdout + one.stderr
+    shown_rules = envelope(shown[-1])["data"]["host"]["permission_rules"]
+    assert sorted(shown_rules["bash"].values()) == ["allow", "deny"]
+
+
+def test_in_a_directory_that_is_gone_there_is_no_project(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = terminal.path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for word in ("trust", "untrust"):
+        said = terminal("hosts", word)
+        assert (said.returncode, "is not there any more" in said.stderr) == (2, True)

@@ -94,3 +94,14 @@ async def test_an_interrupted_delivery_leaves_old_or_new_and_goes_on(
     assert (there / "a").read_text() == "new"
     assert (there / "a.before-setup").read_text() == "old"
     assert not list(there.glob(".remote*"))
+
+
+async def test_no_name_is_taken_from_the_host_but_that_of_a_file_that_went(tmp_path: Path, there: Path) -> None:
+    connection = LocalConnection(environment={"HOME": str(tmp_path), "PATH": f"{tmp_path / 'tools'}:/usr/bin:/bin"})
+    there.mkdir()
+    (there / "a").write_text("old")
+    put(tmp_path / "tools/mkdir", b"#!/bin/sh\necho 'kept me@203.0.113.7'\nexec /bin/mkdir \"$@\"\n")
+
+    kept = await deliver(connection, await plan_delivery(connection, PurePosixPath(there), {"a": b"new"}))
+
+    assert kept == ("a.before-setup",)

@@ -11,9 +11,11 @@ from remote_dispatch.model import Host
 from remote_dispatch.opencode.probe import probe_script, read_answer
 from remote_dispatch.remote.local import LocalConnection
 from remote_dispatch.setup import Action, Wishes, given, make_plan
+from remote_dispatch.setup.survey import read_survey
 from tests.setup.programs import ARM64, GLIBC_ARM64, ILLEGAL_INSTRUCTION, linked_program, put, tiny_program
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from tests.setup.conftest import Pair
@@ -294,3 +296,37 @@ async def test_a_shell_that_says_nothing_is_an_error(machine: Pair) -> None:
             machine.here,
             Wishes(),
         )
+
+
+SURVEYED = dict(
+    line.split(" ")
+    for line in """\
+system Linux
+machine x86_64
+home /home/me
+config /home/me/.config
+data /home/me/.local
+free_kib 99
+opencode /usr/bin/opencode
+status 0
+version 1.18.33
+surveyed yes""".splitlines()
+)
+
+
+def surveyed_of(answer: Mapping[str, str | None]) -> str | None:
+    """What is shown of a host that answers so; None for one that is refused."""
+    said = "".join(f"{key} {value}\n" for key, value in answer.items() if value is not None)
+    try:
+        seen = read_survey("box", said.encode())
+    except HostNotReadyError:
+        return None
+    return f"{seen.system} {seen.shown} {seen.opencode_version}"
+
+
+@pytest.mark.parametrize("lie", [None, "", "me@203.0.113.7", "/me@203.0.113.7", "9" * 5_000, "\N{SUPERSCRIPT TWO}"])
+def test_a_host_that_lies_is_refused_or_believed_and_shows_no_address(lie: str | None) -> None:
+    shown = {key: surveyed_of({**SURVEYED, key: lie}) for key in SURVEYED}
+
+    assert {key for key, text in shown.items() if text is None} <= {"home", "config", "data", "surveyed"}
+    assert "203.0.113.7" not in str(shown)
