@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_READ = "$(PATH=$PATH:/usr/bin:/bin dd bs=1 count=$c 2>/dev/null)"
+_READ = "$(PATH=$PATH:/usr/bin:/bin dd ibs=1 obs=65536 count=$c 2>/dev/null)"
 _BOOTSTRAP = (
     "m=$1; n=$2; shift 2; "
     f'for c do v={_READ}; shift; set -- "$@" "${{v%.}}"; done; shift; '
@@ -21,7 +21,7 @@ _BOOTSTRAP = (
     'case "$v" in "#$m"*"#$m") ;; *) exit 70; esac; '
     'cd 2>/dev/null; echo "$m"; echo "$m" >&2; unset m n c; eval "$v"'
 )
-"""`dd bs=1` reads exactly: `head -c`, `read` and `sh -s` of some shells take more than they were told."""
+"""`dd ibs=1` reads exactly: `head -c`, `read` and `sh -s` of some shells take more than they were told."""
 
 _GUARD = "exit 70\n"
 """The first value, which is dropped: a shell that a start-up file put in our place (`exec fish`) takes stdin for a
