@@ -16,6 +16,8 @@ from tests.rig.world import World
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.rig.zygote import Zygote
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A thousand cases are too many for the inner loop."""
@@ -54,9 +56,9 @@ def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, zygote: Zygote | None) -> Iterator[World]:
     """A laptop and the host `pi` of one's own."""
-    with World(tmp_path) as world:
+    with World(tmp_path, starter=zygote) as world:
         yield world
 
 

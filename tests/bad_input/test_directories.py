@@ -38,16 +38,16 @@ PLAIN = {
     "a share of Windows": ("\\\\server\\x", "\\\\server\\x"),
     "a device of Windows": ("CON", "CON"),
     "no ASCII": ("~/gr\u00fc\u00dfe \U0001f600", "gr\u00fc\u00dfe \U0001f600"),
+    "the home": ("~", ""),
+    "blanks": ("~/a b", "a b"),
+    "two dashes": ("--", "--"),
+    "many slashes": ("~//project///", "project"),
 }
 """Looked at by `--dry-run`."""
 MEANT = {
-    "the home": ("~", ""),
-    "blanks": ("~/a b", "a b"),
     "an option": ("-rf", "-rf"),
-    "two dashes": ("--", "--"),
     "a wildcard": ("*", "*"),
     "the directory above, behind a symlink": ("to-project/..", ""),
-    "many slashes": ("~//project///", "project"),
     "a symlink to a system directory": ("to-usr", "/usr"),
     "a quote that is closed": (COMMANDS["a quote that is closed"],) * 2,
     "a command in $()": (COMMANDS["a command in $()"],) * 2,

@@ -26,7 +26,7 @@ KILLED_AT = ("launch.after", "follow.begun", "fetch.begun", "merge.imported")
 HOWS = ("kill", "drop")
 SIGNALS = ("SIGKILL", "SIGSEGV", "SIGTERM")
 SMOKE_ON_REAL = {("real-kill-runner", "runner.run.running")}
-"""Kind and point of the scenario on the real OpenCode that is in the smoke set: each costs half a minute."""
+"""Kind and point of the scenario on the real OpenCode in the smoke set, for `make slow`: it costs half a minute."""
 
 
 def matrix(seed: int = DEFAULT_SEED) -> list[Scenario]:
@@ -43,7 +43,7 @@ def matrix(seed: int = DEFAULT_SEED) -> list[Scenario]:
 def smoke(seed: int = DEFAULT_SEED) -> list[Scenario]:
     """Return the part for every `make test`: some of every kind, evenly taken from all of it, none of the long ones.
 
-    Of those on the real OpenCode only two.
+    Of those on the real OpenCode only one, which `make slow` plays.
     """
     scenarios = matrix(seed)
     quick = [one for one in scenarios if not (is_long(one) or is_real(one))]

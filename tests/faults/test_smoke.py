@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from tests.rig.zygote import Zygote
 
-ON_REAL = [pytest.mark.real, pytest.mark.timeout(600)]
+ON_REAL = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(600)]
+"""For `make slow`: the stub plays the same, and each start of the real OpenCode costs seconds."""
 
 
 @pytest.mark.parametrize(

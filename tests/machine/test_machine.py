@@ -374,7 +374,7 @@ def test_dispatches_survive_everything_in_any_order(places: Places, number: int)
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=max(1, (EXAMPLES or 12) // PARTS),
+            max_examples=max(1, (EXAMPLES or 8) // PARTS),
             stateful_step_count=STEPS,
             database=None,
             deadline=None,

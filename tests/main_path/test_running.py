@@ -128,10 +128,9 @@ def test_p18_a_failed_turn_is_a_failure_and_still_comes_home(world: World) -> No
     assert world.run_directories() == []
 
 
-@pytest.mark.parametrize(("status", "kind"), [(401, "auth_failed"), (429, "rate_limited"), (413, "context_overflow")])
-def test_p18_the_kind_of_a_failure_is_named(world: World, status: int, kind: str) -> None:
-    ran = world.round_trip(f"!fail {status}", "--session", world.local_session())
-    assert (ran.exit_code, ran.data["kind"]) == (1, kind)
+def test_p18_the_kind_of_a_failure_is_named(world: World) -> None:
+    ran = world.round_trip("!fail 429", "--session", world.local_session())
+    assert (ran.exit_code, ran.data["kind"]) == (1, "rate_limited")
 
 
 def test_p18_an_answer_counts_whatever_the_exit_status_says(world: World) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from remote_dispatch.demo.provider import ModelCall
     from tests.rig.world import Machine, Transcript
+    from tests.rig.zygote import Zygote
 
 PLUGIN = REPOSITORY / "remote_dispatch/plugin/remote-dispatch.js"
 TOOL = "remote_dispatch"
@@ -215,9 +216,11 @@ def configured(machine: Machine, **settings: object) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def machines(tmp_path_factory: pytest.TempPathFactory, real_opencode: Path) -> Iterator[Machines]:
+def machines(
+    tmp_path_factory: pytest.TempPathFactory, real_opencode: Path, zygote: Zygote | None
+) -> Iterator[Machines]:
     """The machines of this worker, the plugin on both."""
-    with two_machines(tmp_path_factory.mktemp("machines"), real_opencode) as made:
+    with two_machines(tmp_path_factory.mktemp("machines"), real_opencode, starter=zygote) as made:
         install(made.laptop)
         install(made.host)
         yield made

@@ -24,32 +24,45 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 
 def test_the_model_is_told_plainly_why_nothing_was_handed_over(place: Place) -> None:
-    with bad_hosts(place.machines):
-        place.run(
-            "!tool remote_dispatch {}", call_tool(mode="sideways"), call_tool(help=True), call_tool("nowhere"),
-            call_tool("gone"), call_tool("locked"), call_tool("changed"), call_tool("modest"),
-            call_tool(task="!sleep 3\n!say there"), call_tool(task="!say twice"), "!say told",
-        )  # fmt: skip
-    outputs = [state["output"] for state in place.tool_states]
+    outputs = told(
+        place, "!tool remote_dispatch {}", call_tool(mode="sideways"), call_tool(help=True), call_tool("nowhere"),
+        call_tool("gone"), call_tool("changed"),
+    )  # fmt: skip
     reasons = (
         r"`host` is missing",
         r"`mode` is `one-way` or `round-trip`",
         r"remote-dispatch hosts add NAME ADDRESS",
         r"`nowhere`",
         r"gone",
-        r"locked",
         r"changed.*host key",
-        r"modest.*there/none",
-        r"handed over to pi",
-        r"pi",
     )
-    for reason, output in zip(reasons, outputs, strict=True):
-        assert re.search(reason, output, re.DOTALL), output
-    refused = [output for output in outputs if output.startswith("Nothing was handed over: ")]
-    assert len(refused) == 8
+    check_reasons(outputs, reasons, refused=5)
     assert "`changed`, `gone`, `locked`, `modest`, `pi`" in outputs[2]
+
+
+@pytest.mark.slow
+def test_the_model_is_told_plainly_what_a_host_refused_and_that_it_is_at_work_already(place: Place) -> None:
+    outputs = told(
+        place, call_tool("locked"), call_tool("modest"), call_tool(task="!sleep 3\n!say there"),
+        call_tool(task="!say twice"),
+    )  # fmt: skip
+    check_reasons(outputs, (r"locked", r"modest.*there/none", r"handed over to pi", r"pi"), refused=3)
+
+
+def told(place: Place, *calls: str) -> list[str]:
+    """Have the model make these calls where most hosts are bad; return what it was told of each."""
+    with bad_hosts(place.machines):
+        place.run(*calls, "!say told")
     rows = json.dumps(place.stored)
     assert not [secret for secret in place.machines.world.secrets if secret.endswith("@") and secret in rows]
+    return [state["output"] for state in place.tool_states]
+
+
+def check_reasons(outputs: list[str], reasons: tuple[str, ...], *, refused: int) -> None:
+    """Each answer gives its reason, and so many say that nothing was handed over."""
+    for reason, output in zip(reasons, outputs, strict=True):
+        assert re.search(reason, output, re.DOTALL), output
+    assert len([output for output in outputs if output.startswith("Nothing was handed over: ")]) == refused
 
 
 @pytest.mark.slow

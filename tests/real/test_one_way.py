@@ -65,6 +65,7 @@ def check_the_copy(machines: Machines, identity: str) -> None:
     assert [todo["content"] for todo in todos] == ["look"]
 
 
+@pytest.mark.slow  # tests/runner/test_runner.py and tests/main_path/test_running.py show it with the stub
 def test_cancelling_ends_every_process_and_brings_home_what_was_done(machines: Machines) -> None:
     pids = machines.host.home / "pids"
     script = f"!read {OUTSIDE}\n!say before\n!bash echo $$ > {pids}; setsid sleep 300 & echo $! >> {pids}; sleep 300"

@@ -1,4 +1,8 @@
-"""A local OpenCode server is told that the session is home, even after a failure, and goes on with it."""
+"""A local OpenCode server is told that the session is home, even after a failure, and goes on with it.
+
+In `make test` the real server takes what we say to it; that it is said after a dispatch, tests/main_path shows with the
+stub, and `make slow` here.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +28,25 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 PASSWORD = "open sesame"
 
 
+async def test_a_server_has_a_turn_in_the_session_that_came_home_and_hears_nobody_without_its_password(
+    machines: Machines,
+) -> None:
+    session = machines.session("hello", "at home")
+    before = stored(machines.laptop, session)
+    origin = Origin(agent="build", model="here/large", directory=str(machines.laptop.project))
+    with serving(machines) as url:
+        await prompt(Server(url, "opencode", PASSWORD), session, machines.laptop.project, "It is home.", origin)
+        wait_until(lambda: len(answers(stored(machines.laptop, session))) == 2, "no turn was run", timeout_s=60)
+        with pytest.raises(CommandError, match="HTTP status 401"):
+            await prompt(Server(url, "opencode", None), session, machines.laptop.project, "x", Origin(directory="/x"))
+    after = stored(machines.laptop, session)
+    assert after["messages"][:2] == before["messages"]
+    said, answer = (message["info"] for message in after["messages"][2:])
+    assert (said["agent"], said["model"]["providerID"], spoken(after)[-2]) == ("build", "here", "It is home.")
+    assert (answer["providerID"], answer["path"]["cwd"]) == ("here", str(machines.laptop.project))
+
+
+@pytest.mark.slow
 async def test_a_provider_that_refuses_the_host_is_a_failure_that_comes_home_and_the_local_server_goes_on(
     machines: Machines,
 ) -> None:

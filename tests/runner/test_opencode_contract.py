@@ -242,6 +242,7 @@ def test_a_session_without_messages_can_be_imported(opencode: Program) -> None:
     assert opencode.give(id_of(empty))["messages"] == []
 
 
+@the_real_one_is_slow
 def test_an_import_of_null_ends_well_and_imports_nothing_and_one_of_something_else_fails(opencode: Program) -> None:
     done = opencode("import", opencode.put(None))
     assert done.returncode == 0

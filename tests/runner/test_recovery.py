@@ -72,6 +72,8 @@ def test_a_recovery_waits_for_the_end_of_an_opencode_that_outlived_its_runner(ho
     gate = host.root / "gate"
     host.stage(f"!say first\n!wait {gate}\n!say last words")
     host.launch()
+    # A runner that is killed earlier has begun nothing.
+    wait_until(lambda: host.status().is_opencode_alive)
     host.kill_runner()
     assert host.status().is_lost
     assert host.status().is_opencode_alive
@@ -129,6 +131,7 @@ def test_without_a_list_of_what_was_there_before_every_child_comes_home(one_host
     assert len(list((one_host.run_directory / "back-children").iterdir())) == 2
 
 
+@under_two_shells
 def test_a_reboot_is_recognised_although_the_process_ids_live_again(host: Host) -> None:
     lose(host, "!say before the reboot")
     kill_opencode(host)
@@ -278,6 +281,7 @@ def test_following_goes_on_through_a_recovery_to_the_new_outcome(host: Host) -> 
     gate = host.root / "gate"
     host.stage(f"!say first\n!wait {gate}\n!say last")
     host.launch()
+    wait_until(lambda: host.status().is_opencode_alive)
     host.kill_runner()
     host.recover()
     with host.open("follow", str(host.run_directory), "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -313,6 +317,7 @@ def test_an_old_outcome_is_not_the_end_while_a_recovery_works(one_host: Host) ->
 # --- the journal, and death at every point
 
 
+@under_two_shells
 def test_the_journal_names_every_point_of_an_ordinary_run_in_order(host: Host) -> None:
     host.dispatch()
     wait_until(lambda: host.journal()[-1] == "runner.outcome.after")
@@ -321,6 +326,7 @@ def test_the_journal_names_every_point_of_an_ordinary_run_in_order(host: Host) -
     assert all(re.fullmatch(r"\d{10} [a-z-]+ [a-z]+", line) for line in lines)
 
 
+@under_two_shells
 def test_the_journal_names_every_point_of_a_recovery_in_order(host: Host) -> None:
     lose(host)
     kill_opencode(host)

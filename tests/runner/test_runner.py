@@ -123,6 +123,7 @@ def test_p32_a_hostile_directory_name_is_only_a_name(host: Host) -> None:
     assert not list(host.root.rglob("hacked"))
 
 
+@under_two_shells
 def test_p10_the_session_is_imported_and_run_in_the_same_directory_through_a_symlink(host: Host) -> None:
     (host.root / "real").mkdir()
     (host.root / "link").symlink_to(host.root / "real")
@@ -298,6 +299,7 @@ def test_the_runner_survives_a_hangup(host: Host) -> None:
     assert host.outcome().problem is None
 
 
+@under_two_shells
 def test_a_second_launch_of_the_same_dispatch_does_nothing(host: Host) -> None:
     gate = host.root / "gate"
     host.stage(f"!wait {gate}")
@@ -309,6 +311,7 @@ def test_a_second_launch_of_the_same_dispatch_does_nothing(host: Host) -> None:
     assert host.runs() == 1
 
 
+@under_two_shells
 def test_ten_launches_at_once_run_the_brief_once(host: Host) -> None:
     host.stage("!say once")
     with ThreadPoolExecutor(10) as pool:
@@ -355,6 +358,7 @@ def test_a_runner_killed_before_the_start_is_taken_over(host: Host) -> None:
     assert host.runs() == 1
 
 
+@under_two_shells
 def test_a_runner_killed_after_the_start_is_lost_and_never_run_again(host: Host) -> None:
     host.stage("!hang")
     assert host.launch() is LaunchState.STARTED
@@ -373,6 +377,7 @@ def test_a_lock_whose_owner_never_wrote_its_name_does_not_block_for_ever(one_hos
     assert one_host.outcome().problem is None
 
 
+@under_two_shells
 def test_a_lock_of_an_earlier_boot_is_dead_although_the_process_id_lives_again(host: Host) -> None:
     host.stage()
     start = Path(f"/proc/{os.getpid()}/stat").read_text().rpartition(")")[2].split()[19]
@@ -406,6 +411,7 @@ def test_cancelling_ends_the_whole_tree_and_still_exports(host: Host) -> None:
     assert the_last_text(host.back()) == "before"
 
 
+@under_two_shells
 def test_an_orphan_in_a_session_of_its_own_is_ended_too(host: Host) -> None:
     pids = host.root / "pids"
     host.stage(f"!bash (setsid sleep 300 >/dev/null 2>&1 & echo $! > {pids})\n!hang")

@@ -80,12 +80,13 @@ def outcome_after_term_at(host: Host, point: str, prompt: str, *, problem: str |
 
 def runner_of(host: Host) -> int:
     """Return the runner, which may not have taken the lock yet; not a subshell of it."""
-    found = {
-        pid for pid in processes_of(host) if b"runner.sh" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    }
-    return next(
-        pid for pid in found if int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]) not in found
-    )
+    parents = {}
+    for pid in processes_of(host):
+        # A tool of the runner's may end between two looks.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if b"runner.sh" in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
+                parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return next(pid for pid, parent in parents.items() if parent not in parents)
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])

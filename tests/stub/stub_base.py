@@ -15,7 +15,9 @@ class Later:
         return getattr(module, attribute)
 
 
-json, sqlite3, subprocess = Later("json"), Later("sqlite3"), Later("subprocess")
+json, subprocess = Later("stub_json"), Later("subprocess")
+sqlite3 = Later("_sqlite3")
+"""All that is needed of `sqlite3`, without the modules for dates that it brings along."""
 
 VERSION = "1.18.33"
 SCHEMA = """
