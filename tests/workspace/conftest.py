@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.workspace.places import Far, Home, commit, sh
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def user(private_home: Path) -> None:
+    """The user's own settings: what would stop or change our calls is in them."""
+    (private_home / ".gitconfig").write_text(
+        "[user]\n\tname = Ada\n\temail = ada@example.org\n[init]\n\tdefaultBranch = main\n"
+        "[commit]\n\tgpgSign = false\n[status]\n\tshort = true\n[diff]\n\tnoprefix = true\n\texternal = false\n"
+        "[core]\n\tquotePath = true\n"
+    )
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    place = tmp_path / "project"
+    place.mkdir()
+    sh(place, "init", "-q")
+    commit(place, {"kept.txt": "kept\n", "edited.txt": "one\ntwo\nthree\n", "old name.txt": "moves\n" * 9, "gone": "x"})
+    return place
+
+
+@pytest.fixture
+async def home(top: Path, tmp_path: Path) -> Home:
+    return await Home.at(top, tmp_path / "folder")
+
+
+@pytest.fixture
+def far(tmp_path: Path) -> Far:
+    return Far(tmp_path / "host" / "project")
