@@ -36,6 +36,17 @@ class Permissions(StrEnum):
     AUTO = "auto"
 
 
+class Code(StrEnum):
+    """Which code the session works on there."""
+
+    CARRY = "carry"
+    """The working tree travels along, and what was done to it comes back as a branch."""
+    EXISTING = "existing"
+    """The code in a directory of the host."""
+    NONE = "none"
+    """None: whatever is in the directory."""
+
+
 class State(StrEnum):
     """Where a dispatch stands. Forward only; the last four are ends."""
 
@@ -141,7 +152,7 @@ class Host(BaseModel):
     )
     code: Literal["carry", "existing", "none"] | None = Field(
         default=None,
-        description="Which code travels with the session; kept for later, nothing acts on it yet.",
+        description="Which code the session works on there: this working tree, what is in the directory, or none.",
         examples=["carry"],
     )
     server: str | None = Field(
@@ -194,6 +205,9 @@ class DispatchRequest(BaseModel):
     permissions: Permissions | None = None
     permission_rules: PermissionRules | None = None
     name: str | None = None
+    code: Code | None = None
+    include: tuple[SafeText, ...] = ()
+    """Patterns of ignored files and likely secrets that travel all the same."""
     is_copy: bool = False
     """Whether it is to be an independent copy: fresh ids there, and a session of its own at home."""
     is_forced: bool = False
@@ -261,6 +275,58 @@ class Travel(BaseModel):
     """The OpenCode binary on the host, absolute."""
 
 
+class CodeHome(StrEnum):
+    """How much of the work on the code is here."""
+
+    AWAY = "away"
+    PARTIAL = "partial"
+    """As it was at some moment of the run."""
+    UNCHANGED = "unchanged"
+    """The host changed nothing."""
+    HOME = "home"
+    LOST = "lost"
+    """The host could not pack it: it is there only."""
+
+
+class Carried(BaseModel):
+    """The code that went along with a session, and what came of it. Commits are hexadecimal ids."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    is_bundle: bool
+    """Whether it travelled as a git bundle; otherwise as an archive of the tree."""
+    top: str
+    """The top of the working tree here, absolute."""
+    is_repository: bool
+    """Whether a git repository is there; otherwise ours is in the folder of the dispatch."""
+    prefix: str = ""
+    """Where in it the session works, relative; empty for the top."""
+    project: str
+    """The root commit of its history, or another word that names the objects on the host."""
+    base: str | None
+    """HEAD as it was; None without any commit."""
+    snapshot: str
+    """The commit of the working tree as it was."""
+    directory: str
+    """The top of the working tree there, absolute."""
+    sent_bytes: int
+    left_out: tuple[str, ...] = ()
+    """What did not travel and why, a line each."""
+    home: CodeHome = CodeHome.AWAY
+    result: str | None = None
+    """The commit that came back."""
+    branch: str | None = None
+    """The branch here that holds it."""
+    stat: str = ""
+    """Its diffstat against the snapshot."""
+    further: tuple[str, ...] = ()
+    """Further branches that were made there, by their names; they are kept in the folder of the dispatch."""
+    not_taken: tuple[str, ...] = ()
+    """What stayed there, or was refused, a line each."""
+    left_there: int = 0
+    """How many files the host could not send: they are there only."""
+
+
 class Dispatch(BaseModel):
     """The record of one hand-over. `history` has every state with its time. Old records load for ever."""
 
@@ -275,6 +341,7 @@ class Dispatch(BaseModel):
     """The steps that were begun, in the order of their first beginning."""
     origin: Origin | None = None
     travel: Travel | None = None
+    code: Carried | None = None
     run_directory: str | None = None
     """Absolute path on the host."""
     remote_directory: str | None = None
@@ -406,5 +473,9 @@ class Outcome(BaseModel):
     ended_s: int | None = Field(default=None, alias="ended")
     back_sha256: str | None = None
     back_bytes: int | None = None
+    code: str | None = None
+    """None, packed, failed (the tree stays on the host) or refused (nothing ran)."""
+    code_problem: str | None = None
+    """Why it failed or was refused, one word: see docs/code.md."""
     left_processes: int | None = Field(default=None, alias="left")
     """How many processes that the model started still ran at the end; None where that cannot be seen (macOS)."""

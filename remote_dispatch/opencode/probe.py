@@ -24,6 +24,8 @@ PROBE_TIMEOUT_S = 360.0
 ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 INTERRUPTED_AFTER_MS = 120_000
 """An open turn that has changed nothing for so long was interrupted."""
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_KNOWN_LIMIT = 200
 _IDENTITY = re.compile(r"[0-9A-Za-z-]{1,160}:[0-9]{1,20}:[0-9]{1,20}")
 
 
@@ -40,6 +42,8 @@ class Probed:
     """Whether a turn of the session is open there, and something in it or below it changed in the last two minutes."""
     running: str | None = None
     """The dispatch id of a run there that has the session under way, whoever sent it."""
+    code_known: tuple[str, ...] = ()
+    """Ids of commits of the project that are there with all their history, those of the newest dispatch first."""
 
     @property
     def holds_session(self) -> bool:
@@ -48,14 +52,28 @@ class Probed:
 
 
 async def probe(
-    connection: Connection, host: Host, *, directory: str | None, session_id: str | None, fresh: bool = False
+    connection: Connection,
+    host: Host,
+    *,
+    directory: str | None,
+    session_id: str | None,
+    fresh: bool = False,
+    project: str | None = None,
 ) -> Probed:
     """Probe a host; `session_id` is looked for in its OpenCode. Changes nothing but our cache there.
 
+    `project` names the objects that earlier dispatches brought; see `Code` of a job.
     Raises HostNotReadyError when OpenCode is missing, or its listings fail, or the directory cannot be one.
     """
     pairs = [f"{name}={value}" for name, value in (host.env or {}).items()]
-    parameters = (host.opencode or "", directory or "", session_id or "", "fresh" if fresh else "", *pairs)
+    parameters = (
+        host.opencode or "",
+        directory or "",
+        session_id or "",
+        "fresh" if fresh else "",
+        project or "",
+        *pairs,
+    )
     output, heard_at = await _listen(connection, parameters)
     values, blobs = read_answer(output)
     _check(host.name, values, blobs)
@@ -147,6 +165,7 @@ def _probed(host: str, values: dict[str, str], blobs: dict[str, bytes], heard_at
         database=values["database"] if _IDENTITY.fullmatch(values.get("database", "")) else None,
         is_busy=_is_busy(rows, int(values["now"])),
         running=running if DISPATCH_ID.fullmatch(running) else None,
+        code_known=_commits(blobs.get("code", b"")),
     )
 
 
@@ -200,6 +219,12 @@ def _rows(host: str, values: dict[str, str], blobs: dict[str, bytes]) -> dict[st
             raise ValueError("a row without a value")
         rows.setdefault(kind, set()).add(value)
     return {kind: frozenset(found) for kind, found in rows.items()}
+
+
+def _commits(listed: bytes) -> tuple[str, ...]:
+    """Return the ids; anything else is passed over: at worst more travels."""
+    lines = listed.decode(errors="replace").splitlines()[:_KNOWN_LIMIT]
+    return tuple(line for line in lines if _COMMIT.fullmatch(line))
 
 
 def _is_busy(rows: dict[str, frozenset[str]], now_ms: int) -> bool:

@@ -1,11 +1,18 @@
 # One remote command that learns what a host has. Prints lines `key value` and blobs `blob NAME BYTES` + bytes + newline.
 # Values: 1 OpenCode's path or "" · 2 working directory as asked, or "" · 3 session id to look for, or ""
-#         4 "fresh" to ignore the cached catalogue · 5... NAME=VALUE of the environment that OpenCode gets there
+#         4 "fresh" to ignore the cached catalogue · 5 project whose objects are looked for, or ""
+#         6... NAME=VALUE of the environment that OpenCode gets there
 # shellcheck shell=sh disable=SC2154
 # In front of it stand identity.sh and the runner's common.sh, which assign some variables.
 umask 077
 exec 2>/dev/null
 say() { printf '%s %s\n' "$1" "$2"; }
+blob_of() { # NAME COMMAND...: what the command prints, which is little
+  blob_name=$1
+  shift
+  blob_text=$("$@")
+  printf 'blob %s %s\n%s\n' "$blob_name" "${#blob_text}" "$blob_text"
+}
 blob() { [ -f "$2" ] && printf 'blob %s %s\n' "$1" "$(wc -c <"$2" | tr -d ' ')" && cat "$2" && printf '\n'; }
 limited() { # SECONDS COMMAND...: its exit status; what takes longer is ended
   seconds=$1
@@ -164,6 +171,10 @@ under_way() ( # SESSION RUNS: the dispatch, of whomever, that has the session un
     fi
   done
 )
+known_of() { # REPOSITORY: the ids of what dispatches brought here, and of what each was made on, newest first
+  [ -d "$1" ] && git --git-dir="$1" -c core.fsmonitor=false for-each-ref --sort=-refname --count=200 \
+    --format='%(objectname) %(parent)' 'refs/dispatch/*' | tr ' ' '\n' | grep . | head -n 400 | awk '!seen[$0]++' | head -n 200
+}
 main() {
   say now "$(now)"
   directory=$(expand "$2")
@@ -179,8 +190,9 @@ main() {
   [ -e "$directory" ] && [ ! -d "$directory" ] && say is_directory_a_file yes
   say git_version "$(git --version 2>/dev/null | sed 's/^git version //')"
   say free_kib "$(df -Pk "$(existing_parent "$state")" 2>/dev/null | awk 'NR == 2 { print $4 }')"
+  [ -z "${5:-}" ] || blob_of code known_of "$state/projects/$5.git"
   asked=$1 session=$3 fresh=$4
-  shift 4
+  if [ "$#" -gt 5 ]; then shift 5; else set --; fi
   for pair in "$@"; do export "${pair?}"; done
   opencode=$(find_opencode "$asked" | head -n 1)
   if [ -z "$opencode" ] || [ ! -x "$opencode" ]; then

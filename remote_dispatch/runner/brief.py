@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from remote_dispatch.model import Mode
@@ -17,6 +18,16 @@ CONTINUE = "Continue the work of this conversation where it stopped, and finish 
 _SYSTEMS = {"Darwin": "macOS"}
 
 
+@dataclass(frozen=True, slots=True)
+class CarriedTree:
+    """Where the code was and where it is, each the top of the tree."""
+
+    local: PurePath
+    remote: PurePosixPath
+    branch: str | None
+    """As which branch it goes home; None where it is no repository on the host."""
+
+
 def brief(
     *,
     host: str,
@@ -26,7 +37,7 @@ def brief(
     local_directory: PurePath,
     mode: Mode,
     prompt: str | None,
-    is_code_carried: bool = False,
+    code: CarriedTree | None = None,
     tool_output: Mapping[str, str] | None = None,
     todos: Sequence[Todo] = (),
 ) -> str:
@@ -37,10 +48,10 @@ def brief(
     """
     parts = (
         _where(host, system, machine, directory),
-        _what_stayed_behind(directory, local_directory, is_code_carried=is_code_carried),
+        _what_stayed_behind(directory, local_directory, code),
         _tool_output(tool_output or {}),
         _todos(todos),
-        _conduct(mode),
+        _conduct(mode, code),
         f"The task:\n\n{prompt if prompt and prompt.strip() else CONTINUE}",
     )
     return "\n\n".join(part for part in parts if part)
@@ -53,17 +64,29 @@ def _where(host: str, system: str, machine: str, directory: PurePosixPath) -> st
     )
 
 
-def _what_stayed_behind(directory: PurePosixPath, local_directory: PurePath, *, is_code_carried: bool) -> str:
-    code = (
-        "The code came along, uncommitted changes included."
-        if is_code_carried
-        else "Only the code that is in that directory is here: look before you rely on a file, "
-        "uncommitted changes may be missing."
-    )
+def _what_stayed_behind(directory: PurePosixPath, local_directory: PurePath, code: CarriedTree | None) -> str:
     return (
         "The machine where the conversation began is out of reach: its files, servers and credentials are not here. "
-        f"What is called `{local_directory}` in the conversation is `{directory}` here. {code} "
+        f"What is called `{local_directory}` in the conversation is `{directory}` here. {_code(code)} "
         "What you read about installed programs or running processes was true there; check it here."
+    )
+
+
+def _code(code: CarriedTree | None) -> str:
+    if code is None:
+        return (
+            "Only the code that is in that directory is here: look before you rely on a file, "
+            "uncommitted changes may be missing."
+        )
+    kept = (
+        f"It is a repository of its own, on the branch `{code.branch}`, whose last commit holds what was not committed."
+        if code.branch
+        else "It is no repository here."
+    )
+    return (
+        f"The code came along, uncommitted changes included: all below `{code.local}` there is below `{code.remote}` "
+        f"here. {kept} What git ignores did not come: install dependencies and build anew where you need them, "
+        "and do not expect files with credentials."
     )
 
 
@@ -81,11 +104,22 @@ def _todos(todos: Sequence[Todo]) -> str:
     return f"The todo list as it stood:\n{lines}"
 
 
-def _conduct(mode: Mode) -> str:
+def _conduct(mode: Mode, code: CarriedTree | None) -> str:
     stay = "Do the work here yourself: do not hand this conversation over again, and do not use `remote-dispatch`."
+    if code is not None:
+        stay = f"{stay} {_way_home(code)}"
     if mode is Mode.ROUND_TRIP:
         return (
             f"{stay} When the task is finished, say what you did and found, and stop: "
             "the conversation then goes home with your answer."
         )
     return f"{stay} Nobody is watching: do not wait for answers, and say at the end what you did and found."
+
+
+def _way_home(code: CarriedTree) -> str:
+    if code.branch is None:
+        return f"Every file that you leave below `{code.remote}` goes home; leave nothing large there."
+    return (
+        f"What you change below `{code.remote}` goes home as the branch `{code.branch}`: commits are welcome and stay "
+        "as they are, the rest becomes a last commit. Ignored files do not go home. Do not push."
+    )

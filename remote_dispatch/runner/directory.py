@@ -17,6 +17,9 @@ SESSION = "session.json"
 CHILDREN = "children"
 TOOL_OUTPUT = "tool-output"
 BRIEF = "brief.txt"
+CODE_BUNDLE = "code.bundle"
+"""The code as it travels where the host has git; CODE_ARCHIVE where it has none."""
+CODE_ARCHIVE = "code.tar.gz"
 PARAM = "param"
 ENVIRONMENT = "param/env"
 RUNNER = "runner.sh"
@@ -53,9 +56,19 @@ BACK_TODOS = "back-todos.json"
 """A JSON array of `session_id content status priority position`, of our session and all below it."""
 BACK_TOOL_OUTPUT = "back-tool-output"
 BACK_SUMS = "back-sums"
-"""Lines `sha256  name` for todos, sub-agents' back-files as they travel, and tool outputs."""
+"""Lines `sha256  name` for what came of the code, todos, sub-agents' back-files as they travel, and tool outputs."""
 BACK_BUNDLE = "back.bundle"
+BACK_ARCHIVE = "back.tar.gz"
+BACK_CODE = "back-code"
+"""What came of the code, as lines `key value`; bundle or archive are there only if home lacks something of it."""
+BACK_LEFT_OUT = "back-left-out"
+"""The names of what could not be packed, one a line, for people: its digest is nowhere."""
 OUTCOME = "outcome.json"
+
+
+def work_tree(state_directory: PurePosixPath, dispatch_id: str, name: str) -> PurePosixPath:
+    """Return where the code of a dispatch is unpacked, below the parent of `RemoteFacts.state_directory`."""
+    return state_directory.parent / "work" / dispatch_id / name
 
 
 def packed(name: str) -> str:

@@ -1,10 +1,6 @@
 # shellcheck shell=sh disable=SC2154,SC2329 # runner.sh assigns; traps call
 # What the runner does once OpenCode has ended: export the session and all that belongs to it, and write the outcome.
 
-digest() {
-  { sha256sum "$1" 2>/dev/null || shasum -a 256 "$1" 2>/dev/null || openssl dgst -sha256 -r "$1"; } | cut -c 1-64
-}
-
 # export_one ID FILE. On a busy machine OpenCode may fail for once; what was killed, or took too long, is not tried again.
 export_one() {
   try_export "$1" "$2" && return 0
@@ -89,9 +85,8 @@ collect_tool_output() {
 # What is in no other digest, as `sha256  name`.
 write_sums() (
   cd -- "$run" || return 1
-  for file in back-todos.json back-children/*.json.gz back-tool-output/tool_*; do
-    [ ! -f "$file" ] || echo "$(digest "$file")  $file"
-  done >"back-sums.$part" && mv -f "back-sums.$part" back-sums
+  sums_of back-code back.bundle back.tar.gz back-todos.json back-children/*.json.gz back-tool-output/tool_* \
+    >"back-sums.$part" && mv -f "back-sums.$part" back-sums
 )
 
 export_main() {
@@ -108,14 +103,39 @@ export_rest() {
   write_todos
   export_children
   collect_tool_output
-  write_sums
+}
+
+# A run whose code could not be packed is no failed run: the tree stays where it is.
+pack_back() {
+  [ -n "$code" ] || return 0
+  code_state=failed code_problem=late
+  rm -f "$run/back-code" "$run/back.bundle" "$run/back.tar.gz" "$run/back-left-out"
+  bounded "$PACK_LIMIT_S" pack_code "$run/tmp/pack.$$" >"$run/tmp/pack.word" 2>>"$run/code.log" || name_pack_problem || return 0
+  reach pack.written
+  if place_pack; then code_state=packed code_problem=''; else code_problem=no-space; fi
+}
+
+# The list is placed last: without it nothing of the rest counts.
+place_pack() {
+  bounded 60 sync "$run/tmp/pack.$$"/back* 2>/dev/null || :
+  for file in back.bundle back.tar.gz back-left-out back-code; do
+    [ ! -f "$run/tmp/pack.$$/$file" ] || mv -f "$run/tmp/pack.$$/$file" "$run/$file" || return 1
+  done
+}
+
+name_pack_problem() {
+  read -r word <"$run/tmp/pack.word" && code_problem=$word
+  has_space || code_problem=no-space
+  return 1
 }
 
 # The model may have removed the directory that it worked in, and OpenCode starts only in one that exists.
 export_all() {
   cd -P -- "$PWD" 2>/dev/null || cd -P -- "$run" || return 0
   step export export_main
+  step pack pack_back
   step children export_rest
+  write_sums
 }
 
 # --- the end
@@ -130,6 +150,7 @@ print_outcome() {
   printf '"import_status":%s,"run_status":%s,"export_status":%s,"signal":%s,' \
     "${import_status:-null}" "${run_status:-null}" "${export_status:-null}" "$(text "$signal")"
   printf '"began":%s,"run_began":%s,"run_ended":%s,"ended":%s,' "${began:-null}" "${run_began:-null}" "${run_ended:-null}" "$(now)"
+  printf '"code":%s,"code_problem":%s,' "$(text "$code_state")" "$(text "$code_problem")"
   printf '"back_sha256":%s,"back_bytes":%s,"left":%s}\n' "$(text "$back_sha256")" "${back_bytes:-null}" "${left:-null}"
 }
 

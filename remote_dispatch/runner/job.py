@@ -6,7 +6,7 @@ import json
 import re
 from dataclasses import dataclass, field
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from remote_dispatch.model import DISPATCH_ID, SESSION_ID, Mode, Model
 from remote_dispatch.runner import directory as names
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
 
 TOOL_OUTPUT_NAME = re.compile(r"tool_[A-Za-z0-9]+")
+_CODE_FILES = {"bundle": names.CODE_BUNDLE, "archive": names.CODE_ARCHIVE}
 _ENVIRONMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -44,6 +45,28 @@ class SessionFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Code:
+    """The code that travels along.
+
+    `payload` is a bundle whose one ref is `snapshot`, or the archive of its tree. `prefix` is where in the tree the
+    conversation was held; `name` that of the tree's directory. `base` is the snapshot's parent, None without one.
+    `project` is hex and names the objects that the host keeps: one name for one set of `shallow` lines. `author` stands
+    in commits where nobody is named there.
+    """
+
+    kind: Literal["bundle", "archive"]
+    payload: Payload
+    project: str
+    snapshot: str
+    base: str | None
+    branch: str
+    name: str
+    prefix: PurePosixPath
+    shallow: tuple[str, ...] = ()
+    author: str = "OpenCode"
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """All that the runner needs. `permission` is the JSON object for OPENCODE_PERMISSION.
 
@@ -67,6 +90,8 @@ class Job:
     children: tuple[SessionFile, ...] = ()
     tool_output: Mapping[str, Payload] = field(default_factory=dict)
     record: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    code: Code | None = None
+    """With it, `directory` is the place of the same code there: `work_tree` and the prefix."""
 
 
 def files_for(job: Job) -> dict[str, bytes | Path]:
@@ -101,6 +126,8 @@ def _payloads(job: Job) -> Iterator[tuple[str, Payload]]:
         yield names.packed(f"{names.CHILDREN}/{child.id}.json"), child.packed
     for name, payload in job.tool_output.items():
         yield f"{names.TOOL_OUTPUT}/{name}", payload
+    if job.code is not None:
+        yield _CODE_FILES[job.code.kind], job.code.payload
     for name, text in _texts(job):
         yield name, Payload.of(text.encode("utf-8", "surrogateescape"))
 
@@ -138,6 +165,21 @@ def _optional_parameters(job: Job) -> Iterator[tuple[str, str]]:
         yield "auto", ""
     if job.is_replacing:
         yield "replace", ""
+    if job.code is not None:
+        yield from _code_parameters(job.code)
+
+
+def _code_parameters(code: Code) -> Iterator[tuple[str, str]]:
+    yield "code", code.kind
+    yield "code-project", code.project
+    yield "code-snapshot", code.snapshot
+    yield "code-base", code.base or ""
+    yield "code-branch", code.branch
+    yield "code-name", code.name
+    yield "code-prefix", str(code.prefix)
+    yield "code-author", code.author
+    if code.shallow:
+        yield "code-shallow", "".join(f"{line}\n" for line in code.shallow)
 
 
 def _description(job: Job) -> dict[str, Any]:

@@ -19,7 +19,7 @@ run=$(pwd -P)
 part=$$.part # of its own, so that nothing that a dead runner left writes into the same file
 dispatch='' session='' binary='' directory='' model='' agent='' variant='' messages='' parts='' began=''
 problem='' signal='' child='' is_stoppable=yes is_started=false
-import_status='' run_status='' export_status='' run_began='' run_ended='' back_sha256='' back_bytes='' left=''
+import_status='' run_status='' export_status='' code_state='' code_problem='' run_began='' run_ended='' back_sha256='' back_bytes='' left=''
 
 now() {
   date +%s
@@ -72,14 +72,6 @@ give_way_to_a_late_owner() {
 
 # --- values
 
-# Sets `value` to a parameter byte for byte, a trailing newline included; empty when there is none.
-read_param() {
-  value=''
-  [ -f "$run/param/$1" ] || return 0
-  value=$(cat "$run/param/$1" && printf x)
-  value=${value%x}
-}
-
 read_params() {
   read_param dispatch && dispatch=$value
   read_param session && session=$value
@@ -92,6 +84,7 @@ read_params() {
   read_param parts && parts=$value
   case $dispatch in *[!A-Za-z0-9-]*) dispatch='' ;; esac
   case $session in *[!A-Za-z0-9_]*) session='' ;; esac
+  read_code
 }
 
 # --- processes
@@ -198,7 +191,7 @@ prepare() {
 
 enter_directory() {
   case $directory in /*) ;; *) fail directory; return 1 ;; esac
-  { mkdir -p -- "$directory" && cd -P -- "$directory"; } 2>/dev/null || fail directory || return 1
+  { mkdir -p -- "$directory" && cd -P -- "$directory"; } 2>/dev/null && is_inside_tree || fail directory || return 1
   { printf '%s' "$PWD" >"$run/directory.$part" && mv -f "$run/directory.$part" "$run/directory"; } || fail no-space
 }
 
@@ -326,6 +319,7 @@ mark_started() {
   # A power cut must not take the name away again: what has started is never started again.
   bounded 20 sync "$run" 2>/dev/null || :
   is_started=true
+  drop_parcel
 }
 
 run_session() {
@@ -358,6 +352,7 @@ note_end() {
 # Each step by its name in the journal; what fails has set `problem`.
 import_steps() {
   step prepare prepare &&
+    step code place_code &&
     step directory enter_directory &&
     find_opencode &&
     step unpack unpack &&

@@ -5,17 +5,18 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Literal
 
-ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail", "sweep"]
+ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail", "sweep", "partial"]
 
 _PARTS: dict[ScriptName, tuple[str, ...]] = {
-    "runner": ("common", "steps", "export", "recover", "runner"),
+    "runner": ("common", "steps", "code", "unpack", "export", "recover", "runner"),
     "launch": ("common", "launch"),
     "follow": ("common", "follow"),
     "status": ("common", "report", "status"),
     "cancel": ("common", "report", "cancel"),
-    "clean": ("common", "clean"),
+    "clean": ("common", "code", "clean"),
     "tail": ("common", "tail"),
     "sweep": ("common", "sweep"),
+    "partial": ("common", "code", "partial"),
 }
 
 
@@ -24,7 +25,7 @@ def script(name: ScriptName) -> str:
 
     launch RUN_DIRECTORY DEADLINE_S [recover] · follow RUN_DIRECTORY OFFSET [HEARTBEAT_S] · status RUN_DIRECTORY ·
     cancel RUN_DIRECTORY SECONDS · clean RUN_DIRECTORY DISPATCH_ID · tail RUN_DIRECTORY OFFSET ·
-    sweep;
+    sweep · partial RUN_DIRECTORY DISPATCH_ID;
     `runner` is uploaded and started by `launch`.
     """
     return "\n".join(_text(part) for part in _PARTS[name])

@@ -61,6 +61,18 @@ class RunStatus:
         return self.started and self.outcome is None and (self.held != "yes" or self.is_recovering)
 
 
+@dataclass(frozen=True, slots=True)
+class Partial:
+    """What `partial` did; see partial.sh. Where nothing is set but `is_there`, no code came along."""
+
+    directory: str | None
+    """Where the result of the code lies within the run directory, as far as it is."""
+    problem: str | None
+    """A word for why it could not be packed."""
+    is_there: bool
+    """Whether there is such a run directory."""
+
+
 def parse_status(printed: bytes, dispatch_id: str) -> RunStatus:
     """Read what `status` and `cancel` print.
 
@@ -118,6 +130,17 @@ def parse_clean(printed: bytes) -> str | None:
 def parse_sweep(printed: bytes) -> int:
     """Read what `sweep` prints: how many leftovers were removed."""
     return int(_last_match(rb"^swept ([0-9]{1,9})$", printed)[0])
+
+
+def parse_partial(printed: bytes) -> Partial:
+    """Read what `partial` prints. Raises ValueError for anything else."""
+    line = _last_match(rb"^partial (none|absent|failed [a-z-]{1,20}|packed partial\.[0-9]{1,10})$", printed)[0].decode()
+    word, _, rest = line.partition(" ")
+    return Partial(
+        directory=rest if word == "packed" else None,
+        problem=rest if word == "failed" else None,
+        is_there=word != "absent",
+    )
 
 
 def _values(printed: bytes) -> dict[str, str]:

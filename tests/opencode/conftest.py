@@ -144,11 +144,19 @@ class Box:
         return self._calls.read_text().splitlines() if self._calls.exists() else []
 
     async def probe(
-        self, directory: str | None = None, *, session_id: str | None = None, fresh: bool = False, **entry: object
+        self,
+        directory: str | None = None,
+        *,
+        session_id: str | None = None,
+        fresh: bool = False,
+        project: str | None = None,
+        **entry: object,
     ) -> Probed:
         """Probe this machine, whose registry entry has these fields."""
         host = Host.model_validate({"name": "box", "host": "nowhere", **entry})
-        return await probe(self.connection, host, directory=directory, session_id=session_id, fresh=fresh)
+        return await probe(
+            self.connection, host, directory=directory, session_id=session_id, fresh=fresh, project=project
+        )
 
     async def answer(self, *values: str) -> bytes:
         """Run the probe itself and return what it prints; what it leaves behind is not ended with it."""

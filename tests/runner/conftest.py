@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import os
@@ -18,7 +19,16 @@ import pytest
 from remote_dispatch.model import Mode, Model, Outcome
 from remote_dispatch.runner.job import Job, files_for
 from remote_dispatch.runner.scripts import ScriptName, script
-from remote_dispatch.runner.status import LaunchState, RunStatus, parse_launch, parse_outcome, parse_status
+from remote_dispatch.runner.status import (
+    LaunchState,
+    Partial,
+    RunStatus,
+    parse_clean,
+    parse_launch,
+    parse_outcome,
+    parse_partial,
+    parse_status,
+)
 from tests.rig.stub import OPENCODE_STUB, a_transcript, packed
 
 if TYPE_CHECKING:
@@ -56,6 +66,7 @@ class Host:
     root: Path
     shell: str
     environment: dict[str, str] = field(default_factory=dict)
+    id: str = DISPATCH
 
     def __post_init__(self) -> None:
         (self.root / "bin").mkdir(parents=True)
@@ -63,9 +74,15 @@ class Host:
         search = f"{self.root}/bin:/usr/local/bin:/usr/bin:/bin"
         self.environment = {"PATH": search, "HOME": str(self.root / "home"), "LC_ALL": "C"} | self.environment
 
+    def beside(self, dispatch_id: str) -> Host:
+        """The same machine with the run directory of another dispatch."""
+        other = copy.copy(self)
+        other.id = dispatch_id
+        return other
+
     @property
     def run_directory(self) -> Path:
-        return self.root / "home" / "remote-dispatch" / "runs" / DISPATCH
+        return self.root / "home" / "remote-dispatch" / "runs" / self.id
 
     @property
     def project(self) -> Path:
@@ -90,7 +107,7 @@ class Host:
     def stage(self, prompt: str = "!say done", /, **changes: Any) -> Job:
         """Put a run directory in place as an upload does, and return its job."""
         job = Job(
-            dispatch_id=DISPATCH,
+            dispatch_id=self.id,
             session=changes.pop("session", None) or packed(a_transcript("hello", "hi there")),
             mode=Mode.ROUND_TRIP,
             opencode=PurePosixPath(OPENCODE_STUB),
@@ -141,7 +158,7 @@ class Host:
         return [f"runner.{step}.{point}" for _, step, point in lines]
 
     def status(self) -> RunStatus:
-        return parse_status(self.run("status", str(self.run_directory)), DISPATCH)
+        return parse_status(self.run("status", str(self.run_directory)), self.id)
 
     def has_ended(self) -> bool:
         return (self.run_directory / "outcome.json").exists()
@@ -153,7 +170,7 @@ class Host:
     def outcome(self) -> Outcome:
         """Wait for the outcome and return it."""
         wait_until(self.has_ended)
-        return parse_outcome((self.run_directory / "outcome.json").read_bytes(), DISPATCH)
+        return parse_outcome((self.run_directory / "outcome.json").read_bytes(), self.id)
 
     def dispatch(self, prompt: str = "!say done", /, **changes: Any) -> Outcome:
         """Stage, launch and wait."""
@@ -167,8 +184,14 @@ class Host:
         for name in ("outcome.json", "started"):
             (self.run_directory / name).unlink()
 
+    def clean(self, *words: str) -> str | None:
+        return parse_clean(self.run("clean", str(self.run_directory), self.id, *words))
+
+    def partial(self) -> Partial:
+        return parse_partial(self.run("partial", str(self.run_directory), self.id))
+
     def cancel(self, seconds: int = 10) -> RunStatus:
-        return parse_status(self.run("cancel", str(self.run_directory), str(seconds)), DISPATCH)
+        return parse_status(self.run("cancel", str(self.run_directory), str(seconds)), self.id)
 
     def back(self) -> dict[str, Any]:
         data: dict[str, Any] = json.loads((self.run_directory / "back.json").read_bytes())

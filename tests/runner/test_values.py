@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any, get_args
 
@@ -15,16 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remote_dispatch.model import Mode, Model, Todo
-from remote_dispatch.runner.brief import CONTINUE, brief
+from remote_dispatch.runner.brief import CONTINUE, CarriedTree, brief
+from remote_dispatch.runner.directory import work_tree
 from remote_dispatch.runner.events import EventReader, Progress, describe
-from remote_dispatch.runner.job import Job, Payload, SessionFile, files_for
+from remote_dispatch.runner.job import Code, Job, Payload, SessionFile, files_for
 from remote_dispatch.runner.scripts import ScriptName, script
 from remote_dispatch.runner.status import (
     LaunchState,
+    Partial,
     parse_clean,
     parse_end,
     parse_launch,
     parse_outcome,
+    parse_partial,
     parse_status,
     parse_sweep,
 )
@@ -102,6 +106,13 @@ def test_the_words_of_the_other_scripts_are_read() -> None:
     assert parse_clean(b"kept held\n") == "held"
     assert parse_clean(b"removed\n") is None
     assert parse_sweep(b"motd\nswept 3\n") == 3
+    assert parse_partial(b"motd\npartial packed partial.17\n") == Partial("partial.17", None, is_there=True)
+    assert parse_partial(b"partial failed no-space\n") == Partial(None, "no-space", is_there=True)
+    assert parse_partial(b"partial none\n") == Partial(None, None, is_there=True)
+    assert parse_partial(b"partial absent\n") == Partial(None, None, is_there=False)
+    for odd in (b"partial packed ../x\n", b"partial packed partial.1/..\n", b"partial failed a b\n"):
+        with pytest.raises(ValueError, match=r".+"):
+            parse_partial(odd)
     for nonsense in (b"", b"launched away\n"):
         with pytest.raises(ValueError, match=r".+"):
             parse_launch(nonsense)
@@ -166,6 +177,36 @@ def test_a_name_that_could_leave_the_run_directory_is_refused(changes: dict[str,
         files_for(a_job(**changes))
 
 
+CODE = Code("bundle", Payload.of(b"objects"), "a" * 40, "b" * 40, None, "dispatch/kumo", "my app", PurePosixPath("."))
+
+
+def test_code_is_a_file_and_its_values_are_files() -> None:
+    files = files_for(a_job(code=replace(CODE, shallow=("c" * 40, "d" * 40))))
+    values = {name.removeprefix("param/"): content for name, content in files.items() if name.startswith("param/code")}
+    assert files["code.bundle"] == b"objects"
+    assert values == {
+        "code": b"bundle",
+        "code-project": b"a" * 40,
+        "code-snapshot": b"b" * 40,
+        "code-base": b"",
+        "code-branch": b"dispatch/kumo",
+        "code-name": b"my app",
+        "code-prefix": b".",
+        "code-author": b"OpenCode",
+        "code-shallow": b"c" * 40 + b"\n" + b"d" * 40 + b"\n",
+    }
+
+
+def test_an_archive_has_a_name_of_its_own_and_without_code_there_is_nothing_of_it() -> None:
+    assert "code.tar.gz" in files_for(a_job(code=replace(CODE, kind="archive")))
+    assert not [name for name in files_for(a_job()) if name.startswith(("code", "param/code"))]
+
+
+def test_the_code_of_a_dispatch_lies_beside_the_run_directories() -> None:
+    tree = work_tree(PurePosixPath("/s/remote-dispatch/runs"), DISPATCH, "my app")
+    assert tree == PurePosixPath(f"/s/remote-dispatch/work/{DISPATCH}/my app")
+
+
 def test_the_users_variables_are_in_no_repr_and_not_in_the_description() -> None:
     job = a_job(environment={"TOKEN": "secret"})
     assert "secret" not in repr(job)
@@ -181,6 +222,9 @@ def test_shellcheck_finds_nothing_in_a_whole_script(name: ScriptName) -> None:
 
 
 # --- brief
+
+
+CODE_THERE = CarriedTree(PurePosixPath("/home/me/app"), PurePosixPath("/state/work/1/app"), "dispatch/kumo")
 
 
 def a_brief(**changes: Any) -> str:
@@ -226,8 +270,22 @@ def test_only_a_round_trip_is_told_that_it_goes_home() -> None:
 
 
 def test_uncommitted_changes_are_promised_only_when_they_came_along() -> None:
-    assert "uncommitted changes included" in a_brief(is_code_carried=True)
+    assert "uncommitted changes included" in a_brief(code=CODE_THERE)
     assert "uncommitted changes may be missing" in a_brief()
+
+
+def test_the_brief_says_where_the_code_is_and_as_what_it_goes_home() -> None:
+    text = a_brief(code=CODE_THERE)
+    assert "all below `/home/me/app` there is below `/state/work/1/app` here" in text
+    assert "goes home as the branch `dispatch/kumo`: commits are welcome" in text
+    assert "What git ignores did not come" in text
+
+
+def test_without_git_there_the_brief_speaks_of_no_branch_or_commit() -> None:
+    text = a_brief(code=replace(CODE_THERE, branch=None))
+    assert "no repository" in text
+    assert "Every file that you leave below `/state/work/1/app` goes home" in text
+    assert "commits" not in text
 
 
 # --- events
