@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from remote_dispatch import __version__
-from remote_dispatch.cli import dispatches, upkeep
+from remote_dispatch.cli import code, dispatches, upkeep
 from remote_dispatch.cli.demo import demo
 from remote_dispatch.cli.doctor import doctor
 from remote_dispatch.cli.output import JSON_OPTION, Answer, run_command
@@ -122,6 +122,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "collect": dispatches.collect,
     "cancel": dispatches.cancel,
     "resume": dispatches.resume,
+    "diff": code.diff,
+    "apply": code.apply,
     "verify": upkeep.verify,
     "remove": upkeep.remove,
     "prune": upkeep.prune,

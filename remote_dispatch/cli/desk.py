@@ -65,6 +65,8 @@ def _connect(host: Host) -> AbstractAsyncContextManager[Connection]:
 
 def data_of(record: Dispatch) -> dict[str, Any]:
     """The `data` of the envelope for one dispatch. Fields are only ever added; no address is among them."""
+    from remote_dispatch.cli.code import code_data
+
     travel = record.travel
     return {
         "name": record.name,
@@ -84,6 +86,7 @@ def data_of(record: Dispatch) -> dict[str, Any]:
         "model": travel.model if travel else None,
         "remote_directory": record.remote_directory,
         "local_directory": str(record.request.local_directory),
+        "code": code_data(record.code),
         "unreachable_since": record.unreachable_since,
         "history": [{"state": moment.state, "at": moment.at} for moment in record.history],
     }

@@ -10,9 +10,9 @@ import typer
 from remote_dispatch.cli.completion import complete_dispatch
 from remote_dispatch.cli.hosts import HostsFile
 from remote_dispatch.cli.options import ServerOption, Timeout
-from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_table, run_async, run_command
+from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_lines, print_table, run_async, run_command
 from remote_dispatch.cli.words import age, duration_s
-from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError
+from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, TaskFailedError, UsageError
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -90,6 +90,9 @@ def collect(
     name: Name,
     *,
     is_waiting: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end where it still runs.")] = True,
+    is_partial: Annotated[
+        bool, typer.Option("--partial", help="Bring the code alone, as it is now, while the work goes on.")
+    ] = False,
     timeout: Timeout = None,
     server: ServerOption = None,
     hosts_file: HostsFile = None,
@@ -102,6 +105,8 @@ def collect(
             _collect(
                 name, _desk(hosts_file), _screen(is_json=is_json), duration_s(timeout), server, is_waiting=is_waiting
             )
+            if not is_partial
+            else _collect_partial(name, _desk(hosts_file), _screen(is_json=is_json))
         ),
         is_json=is_json,
         interrupted_hint="nothing is lost; collect it again whenever you like",
@@ -297,6 +302,21 @@ async def _collect(
         return await answered(record, desk, go, server)
 
 
+async def _collect_partial(name: str, desk: Desk, screen: Screen) -> Answer:
+    """Only the code: the conversation is whole when the run has ended."""
+    from remote_dispatch.cli.code import code_lines
+    from remote_dispatch.cli.desk import data_of
+    from remote_dispatch.dispatch.code_home import bring_partial
+
+    record = desk.store.load(name)
+    if record.code is None:
+        raise UsageError(f"no code went along with `{record.name}`")
+    with screen.live():
+        async with desk.link_of(record) as link:
+            record = await bring_partial(record, link, desk.store)
+    return Answer(data=data_of(record), render=lambda: print_lines(code_lines(record)), warnings=record.warnings)
+
+
 async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
     from remote_dispatch.cli.desk import data_of
     from remote_dispatch.dispatch import Goal
@@ -425,10 +445,20 @@ def _render_one(record: Dispatch, remark: str | None) -> None:
             "model": travel.model if travel else None,
             "directory there": record.remote_directory,
             "directory here": str(record.request.local_directory),
+            **{f"code {number}": line for number, line in enumerate(_code_shown(record), start=1)},
             **{f"{moment.state} at": f"{moment.at.astimezone():%Y-%m-%d %H:%M:%S}" for moment in record.history},
             **{f"warning {number}": text for number, text in enumerate(record.warnings, start=1)},
         }
     )
+
+
+def _code_shown(record: Dispatch) -> list[str]:
+    from remote_dispatch.cli.code import code_lines
+
+    code = record.code
+    if code is None:
+        return []
+    return [*code.stat.splitlines()[:-1], *(line.strip() for line in code_lines(record))] or [f"is on {record.host}"]
 
 
 def _render_all(answers: Iterable[Answer]) -> None:
@@ -439,6 +469,8 @@ def _render_all(answers: Iterable[Answer]) -> None:
 
 def _render_end(record: Dispatch) -> None:
     """The host's last answer, and where the whole conversation is."""
+    from remote_dispatch.cli.code import code_lines
+
     if record.answer:
         typer.echo(clean(record.answer, ANSWER_LIMIT))
         typer.echo("")
@@ -447,6 +479,7 @@ def _render_end(record: Dispatch) -> None:
         ending = "was cancelled; what was done is home" if record.state == "cancelled" else "is home"
         typer.echo(f"{record.name} {ending} from {record.host}: {count}")
         typer.echo(f"  opencode -s {record.copy_session_id or record.session_id}")
+        print_lines(code_lines(record))
     else:
         typer.echo(f"{record.name} on {record.host}: {record.state}")
         if not record.state.is_end:

@@ -38,6 +38,23 @@ PermissionRulesOption = Annotated[
     Path | None,
     typer.Option("--permission-rules", metavar="FILE", help="More permission rules, as JSON, in OpenCode's own form."),
 ]
+CodeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--code",
+        metavar="carry|existing|none",
+        help="Which code it works on there: this working tree, what is in the directory there, or none. "
+        "By default this working tree, where it is in git and no directory there is named.",
+        autocompletion=_choices("carry", "existing", "none"),
+    ),
+]
+IncludeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include", metavar="PATTERN", help="Let ignored files, or likely secrets, travel too: `.env`, `data/*.csv`."
+    ),
+]
+AgreedFlag = Annotated[bool, typer.Option("--yes", help="Do not ask before much code is sent.")]
 ServerOption = Annotated[
     str | None,
     typer.Option(

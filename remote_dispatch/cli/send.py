@@ -14,7 +14,16 @@ import typer
 
 from remote_dispatch.cli.completion import complete_host, complete_session
 from remote_dispatch.cli.hosts import HostsFile
-from remote_dispatch.cli.options import ModeOption, PermissionRulesOption, PermissionsOption, ServerOption, Timeout
+from remote_dispatch.cli.options import (
+    AgreedFlag,
+    CodeOption,
+    IncludeOption,
+    ModeOption,
+    PermissionRulesOption,
+    PermissionsOption,
+    ServerOption,
+    Timeout,
+)
 from remote_dispatch.cli.output import Answer, JsonFlag, note, run_async, run_command
 from remote_dispatch.cli.words import age, duration_s
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError, StoppedWaitingError, UsageError
@@ -24,6 +33,7 @@ if TYPE_CHECKING:
     from remote_dispatch.cli.desk import Desk
     from remote_dispatch.cli.screen import Screen
     from remote_dispatch.dispatch import Link, Plan
+    from remote_dispatch.dispatch.code_out import Agree
     from remote_dispatch.model import Dispatch, DispatchRequest
     from remote_dispatch.opencode.program import Program, SessionSummary
 
@@ -58,6 +68,9 @@ class Options:
     is_forced: bool
     is_detached: bool
     is_dry_run: bool
+    code: str | None
+    include: list[str] | None
+    is_agreed: bool
     server: str | None
     hosts_file: Path | None
     is_json: bool
@@ -98,6 +111,9 @@ def send(
     is_dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, change nothing, say what would happen.")
     ] = False,
+    code: CodeOption = None,
+    include: IncludeOption = None,
+    is_agreed: AgreedFlag = False,
     server: ServerOption = None,
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
@@ -108,7 +124,8 @@ def send(
     """
     options = Options(
         host, prompt, session, is_last, is_new, mode, directory, agent, model, variant, permissions, permission_rules,
-        name, timeout, is_copy, is_forced, is_detached, is_dry_run, server, hosts_file, is_json,
+        name, timeout, is_copy, is_forced, is_detached, is_dry_run, code, include, is_agreed, server, hosts_file,
+        is_json,
     )  # fmt: skip
     run_command(
         "send",
@@ -180,12 +197,22 @@ async def _dispatch(
     from remote_dispatch.dispatch import Goal, carry_on, goal_of, record_dispatch
 
     with screen.live():
-        new = await record_dispatch(request, link, desk.store, program, screen)
+        new = await record_dispatch(request, link, desk.store, program, screen, agree=_agreement(options))
         goal = Goal.LAUNCHED if options.is_detached else goal_of(new)
         sent = await carry_on(new, link, desk.store, program, screen, goal=goal, is_fresh=True, timeout_s=timeout_s)
     if goal is Goal.HOME or sent.state.is_end:
         return answer_of(await announced(new, sent, options.server))
     return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)
+
+
+def _agreement(options: Options) -> Agree:
+    """Who answers when much is to be sent: the option, the user, or nobody."""
+    from remote_dispatch.cli.screen import confirm, is_interactive
+    from remote_dispatch.dispatch.code_out import nobody_agrees
+
+    if options.is_agreed:
+        return lambda _: True
+    return confirm if is_interactive() else nobody_agrees
 
 
 async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen) -> Plan:
@@ -223,6 +250,8 @@ def _request(options: Options) -> DispatchRequest:
                 "name": options.name,
                 "is_copy": options.is_copy,
                 "is_forced": options.is_forced,
+                "code": options.code,
+                "include": options.include or (),
             }
         )
     except ValidationError as error:
@@ -348,14 +377,22 @@ def _planned(plan: Plan) -> Answer:
         "model": str(plan.choice.model),
         "variant": plan.choice.variant,
         "permissions": outgoing.permit.policy,
-        "remote_directory": str(facts.directory),
-        "is_directory_there": facts.is_directory_there,
+        "remote_directory": None if plan.baggage else str(facts.directory),
+        "is_directory_there": None if plan.baggage else facts.is_directory_there,
         "opencode_version": facts.opencode_version,
         "clock_offset_s": round(facts.clock_offset_ms / 1000, 1),
         "replaces_an_old_copy": outgoing.travel.replaces,
         "travels_under_fresh_ids": bool(outgoing.travel.id_map),
     }
-    return Answer(data=data, render=lambda: _render_plan(data), warnings=plan.source.warnings)
+    from remote_dispatch.cli.code import planned_code, render_planned_code
+
+    code = planned_code(plan.baggage)
+
+    def render() -> None:
+        _render_plan(data)
+        render_planned_code(code)
+
+    return Answer(data={**data, "code": code}, render=render, warnings=plan.source.warnings)
 
 
 def _render_plan(data: dict[str, Any]) -> None:

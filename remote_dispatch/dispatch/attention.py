@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from remote_dispatch.dispatch.settle import is_collected
+from remote_dispatch.dispatch.settle import is_code_due, is_code_there, is_collected
 from remote_dispatch.model import State
 
 if TYPE_CHECKING:
@@ -35,13 +35,17 @@ def attention(record: Dispatch) -> Attention | None:
     if record.state.rank <= State.STAGING.rank:
         return Attention(f"it has not begun on {record.host}", f"remote-dispatch resume {record.name}")
     reason = _left_there(record)
-    return Attention(reason, f"remote-dispatch collect {record.name}") if reason else None
+    is_asked = record.code is not None and record.code.left_there > 0 and not is_code_due(record)
+    command = "remove" if is_asked else "collect"
+    return Attention(reason, f"remote-dispatch {command} {record.name}") if reason else None
 
 
 def _left_there(record: Dispatch) -> str | None:
     """What an ended dispatch still has on its host."""
     if record.is_cleaned_up:
         return None
+    if is_code_there(record) and is_collected(record):
+        return f"the conversation is home, and code of it is only on {record.host}"
     if is_collected(record):
         return f"it is home, and its run directory on {record.host} is still there"
     if record.state is State.FINISHED:

@@ -41,6 +41,8 @@ for file in back-children/*.json.gz back-tool-output/tool_* back-todos.json; do 
 [ -f back-sums ] && sed "s/^/sum /" back-sums
 echo listed"""
 _SUM = re.compile(r"sum ([0-9a-f]{64})  (.+)")
+_CODE = frozenset({names.BACK_CODE, names.BACK_BUNDLE, names.BACK_ARCHIVE})
+"""Brought by a step of its own: see code_home."""
 _TOOL_OUTPUT = re.compile(r"tool_[A-Za-z0-9]{1,80}")
 
 
@@ -83,7 +85,7 @@ async def _fetched(
         raise IntegrityError(
             f"{record.host}: the list of what came of it makes no sense", hint="collect it again: the host keeps it all"
         )
-    sums = {found[2]: found[1] for line in present if (found := _SUM.fullmatch(line))}
+    sums = {found[2]: found[1] for line in present if (found := _SUM.fullmatch(line)) and found[2] not in _CODE}
     children = await _fetch_children(connection, run, folder, present)
     missing = tuple(child for child in _ids(present, "expected ", "") if child not in children)
     todos = await _fetch_todos(connection, run, folder, present, session["info"]["id"])

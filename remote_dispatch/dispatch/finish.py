@@ -5,12 +5,20 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from remote_dispatch.dispatch.code_home import bring_code
 from remote_dispatch.dispatch.collect import fetch, fetch_logs
 from remote_dispatch.dispatch.follow import watch
 from remote_dispatch.dispatch.home import Homecoming, describe_refusals, merge
 from remote_dispatch.dispatch.journal import journaled
 from remote_dispatch.dispatch.report import Step
-from remote_dispatch.dispatch.settle import NEVER_BEGAN, is_collected, is_recoverable, settle
+from remote_dispatch.dispatch.settle import (
+    NEVER_BEGAN,
+    is_code_due,
+    is_code_there,
+    is_collected,
+    is_recoverable,
+    settle,
+)
 from remote_dispatch.dispatch.stages import clean_up, look, recover
 from remote_dispatch.errors import ConfigurationError, ConnectionLostError, DeadlinePassedError, RemoteDispatchError
 from remote_dispatch.model import Collected, Dispatch, Outcome, State
@@ -27,7 +35,8 @@ async def bring_home(passage: Passage) -> bool:
     Raises IntegrityError when a copy is not equal to its source: then both are kept, and the next call begins anew.
     """
     if is_collected(passage.record):
-        return await _release(passage)
+        # What is there only keeps the host from being cleaned up.
+        return await bring_code(passage) and not is_code_there(passage.record) and await _release(passage)
     status = await look(await passage.connection(), passage.record)
     record = passage.update(lambda current: settle(current, status))
     if is_recoverable(status) or status.is_recovering:
@@ -37,7 +46,9 @@ async def bring_home(passage: Passage) -> bool:
             await watch(passage, record)
         await _collect(passage, record, status.outcome)
         return True
-    if status.exists and not status.started and not record.is_cleaned_up:
+    if status.outcome is not None and is_code_due(record):
+        await bring_code(passage)
+    elif status.exists and not status.started and not record.is_cleaned_up:
         await _release(passage)
     elif not status.exists and record.kind in NEVER_BEGAN:
         passage.update(lambda current: current.but(is_cleaned_up=True))

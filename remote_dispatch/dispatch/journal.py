@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from remote_dispatch.dispatch.store import Store
 
-JournalStep = Literal["stage", "launch", "follow", "recover", "fetch", "merge", "judge", "release"]
+JournalStep = Literal["stage", "launch", "follow", "recover", "fetch", "merge", "judge", "code", "release"]
 
 POINTS = (
-    *("plan.before", "plan.after", "record.after"),
+    *("plan.before", "plan.after", "pack.before", "pack.after", "record.after"),
     *(f"{step}.{place}" for step in get_args(JournalStep) for place in ("before", "begun", "done", "after")),
     *("merge.children", "merge.imported"),
 )

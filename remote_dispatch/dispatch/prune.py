@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.attention import attention
-from remote_dispatch.dispatch.settle import NEVER_BEGAN, is_collected
+from remote_dispatch.dispatch.settle import NEVER_BEGAN, is_code_there, is_collected
 from remote_dispatch.dispatch.stages import clean_up, look
 from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, IntegrityError, RemoteDispatchError
 from remote_dispatch.model import DISPATCH_ID, Dispatch, State
@@ -104,9 +104,23 @@ def reason_to_keep(record: Dispatch, before: datetime | None) -> Kept | None:
     if record.stays_there:
         why = f"a sub-agent's session is on {record.host} only"
         return Kept(record.name, why, f"remote-dispatch remove {record.name}")
+    if code := _code_to_keep(record):
+        return code
     if is_collected(record) or record.is_cleaned_up or record.state is not State.LOST:
         return None
     return Kept(record.name, next_one.reason if next_one else "it is lost", command)
+
+
+def _code_to_keep(record: Dispatch) -> Kept | None:
+    """Code that would be lost with it, there or here."""
+    if is_code_there(record) and not record.is_cleaned_up:
+        next_one = attention(record)
+        command = next_one.command if next_one else f"remote-dispatch collect {record.name}"
+        return Kept(record.name, f"code of it is only on {record.host}", command)
+    if record.code is not None and record.code.further:
+        why = f"it keeps further branches that were made on {record.host}"
+        return Kept(record.name, why, f"remote-dispatch show {record.name}")
+    return None
 
 
 async def _prune_host(

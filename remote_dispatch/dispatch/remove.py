@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.prune import is_alive, may_have_run
-from remote_dispatch.dispatch.settle import is_collected
+from remote_dispatch.dispatch.settle import is_code_there, is_collected
 from remote_dispatch.dispatch.stages import clean_up, look
 from remote_dispatch.dispatch.verify import binary_of
 from remote_dispatch.errors import (
@@ -71,15 +71,32 @@ async def loss_of(record: Dispatch, link: Link, store: Store) -> Loss:
         raise
     if is_alive(status):
         raise _still_alive(record)
-    if is_collected(record) or not may_have_run(record, status):
+    if not may_have_run(record, status):
         return _nothing(record)
-    return await _loss_there(record, link, connection, store, status)
+    known = _nothing(record) if is_collected(record) else await _loss_there(record, link, connection, store, status)
+    return _with_code(record, known)
+
+
+def _with_code(record: Dispatch, loss: Loss) -> Loss:
+    """The working tree there goes with the run directory."""
+    if record.code is None or not is_code_there(record):
+        return loss
+    lost = f"what was done to the code is only on {record.host}, in {record.code.directory}"
+    return replace(loss, lines=(*loss.lines, lost))
+
+
+def _further(record: Dispatch) -> tuple[str, ...]:
+    """Branches that were made there beside the one that came home; they are here with the record."""
+    names = record.code.further if record.code else ()
+    return (f"further branches that were made there: {', '.join(names)}",) if names else ()
 
 
 def loss_without_host(record: Dispatch) -> Loss:
     """What would be lost as far as is known here, when the host is not asked."""
-    if not is_on_host(record) or is_collected(record):
+    if not is_on_host(record):
         return _nothing(record)
+    if is_collected(record):
+        return _with_code(record, _nothing(record))
     there = f"what is on {record.host} stays there and is forgotten here: its run directory {record.run_directory}"
     lines = [f"what was done on {record.host} is not home, as far as is known here"]
     if record.state is State.RUNNING:
@@ -170,7 +187,7 @@ def _nothing(record: Dispatch) -> Loss:
     if not is_collected(record):
         return Loss((), (_NOTHING_RAN, *_stays_here(record)))
     home = record.copy_session_id or record.session_id
-    return Loss((), (f"the result is home, in session {home}",))
+    return Loss(_further(record), (f"the result is home, in session {home}",))
 
 
 def _stays_here(record: Dispatch) -> tuple[str, ...]:

@@ -9,7 +9,19 @@ from typing import Literal
 from remote_dispatch.runner.events import Progress
 
 Phase = Literal[
-    "session", "export", "connect", "stage", "launch", "run", "alive", "unreachable", "collect", "merge", "done", "note"
+    "session",
+    "export",
+    "connect",
+    "code",
+    "stage",
+    "launch",
+    "run",
+    "alive",
+    "unreachable",
+    "collect",
+    "merge",
+    "done",
+    "note",
 ]
 
 

@@ -6,10 +6,25 @@ import asyncio
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.choose import Choice, choose
+from remote_dispatch.dispatch.code_out import (
+    Agree,
+    Baggage,
+    Packed,
+    branch_there,
+    carried,
+    check_size,
+    code_job,
+    find_code,
+    look_through,
+    nobody_agrees,
+    pack,
+    place_there,
+    weigh,
+)
 from remote_dispatch.dispatch.ownership import check_away, check_here, check_there
 from remote_dispatch.dispatch.permissions import permit, tool_output_pattern
 from remote_dispatch.dispatch.prepare import (
@@ -27,7 +42,7 @@ from remote_dispatch.errors import HostNotReadyError, UsageError
 from remote_dispatch.failpoints import reach
 from remote_dispatch.model import Dispatch, Moment, Permissions, State
 from remote_dispatch.opencode.probe import Probed, probe
-from remote_dispatch.runner.brief import brief
+from remote_dispatch.runner.brief import CarriedTree, brief
 from remote_dispatch.runner.job import Job, Payload, files_for
 from remote_dispatch.text import clean
 
@@ -37,6 +52,8 @@ if TYPE_CHECKING:
     from remote_dispatch.dispatch.store import Folder, Store
     from remote_dispatch.model import DispatchRequest, Host, RemoteFacts
     from remote_dispatch.opencode.program import Program
+    from remote_dispatch.workspace.repository import Repository
+    from remote_dispatch.workspace.survey import Survey
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,15 +64,30 @@ class Plan:
     probed: Probed
     choice: Choice
     outgoing: Outgoing
+    baggage: Baggage | None = None
+    """The code that travels along."""
+
+    def directory(self, dispatch_id: str) -> PurePosixPath:
+        """Where the session works on the host."""
+        if self.baggage is None:
+            return self.probed.facts.directory
+        return place_there(self.probed.facts, dispatch_id, self.baggage.repository) / self.baggage.repository.prefix
 
 
 async def record_dispatch(
-    request: DispatchRequest, link: Link, store: Store, program: Program | None, report: Report
+    request: DispatchRequest,
+    link: Link,
+    store: Store,
+    program: Program | None,
+    report: Report,
+    *,
+    agree: Agree = nobody_agrees,
 ) -> Dispatch:
     """Decide everything, keep all that is to leave, and record the dispatch as `new`. Nothing has left then.
 
     Nothing is changed on either side before agent, model and OpenCode there are known to fit. `program` may be None
-    for a new session. Raises DivergedError when the session is at work, here or there.
+    for a new session; `agree` puts a question to the user. Raises DivergedError when the session is at work, here or
+    there.
     """
     store.check_name(request.name)
     with store.reserved(datetime.now(UTC)) as folder:
@@ -65,10 +97,11 @@ async def record_dispatch(
             await reach("plan.before")
             plan = await make_plan(request, link, store, program, folder, report)
             await reach("plan.after")
+            packed = await _packed(plan, link.host.name, folder, agree, report)
 
             def complete(name: str) -> Dispatch:
-                record = _recorded(folder.path.name, name, request, plan)
-                folder.keep_outgoing(files_for(_job(record, plan, link.host)))
+                record = _recorded(folder.path.name, name, request, plan, packed)
+                folder.keep_outgoing(files_for(_job(record, plan, link.host, packed)))
                 return record
 
             record = await asyncio.to_thread(store.create, request.name, complete)
@@ -76,8 +109,26 @@ async def record_dispatch(
     return record
 
 
-def _recorded(dispatch_id: str, name: str, request: DispatchRequest, plan: Plan) -> Dispatch:
+async def _packed(plan: Plan, host: str, folder: Folder, agree: Agree, report: Report) -> Packed | None:
+    if plan.baggage is None:
+        return None
+    check_size(plan.baggage, plan.probed, host, agree)
+    report(Step("code", f"packing the code in {plan.baggage.repository.top}"))
+    if plan.baggage.is_repository and not plan.baggage.is_bundle:
+        report(Step("note", f"{host} has no git, or an old one: the code travels as an archive, without its history"))
+    for line in plan.baggage.left_out:
+        report(Step("note", f"left out: {line}"))
+    await reach("pack.before")
+    packed = await pack(plan.baggage, plan.probed, folder)
+    await reach("pack.after")
+    return packed
+
+
+def _recorded(dispatch_id: str, name: str, request: DispatchRequest, plan: Plan, packed: Packed | None) -> Dispatch:
     facts = plan.probed.facts
+    code = None
+    if plan.baggage is not None and packed is not None:
+        code = carried(plan.baggage, packed, place_there(facts, dispatch_id, plan.baggage.repository))
     return Dispatch(
         id=dispatch_id,
         name=name,
@@ -85,8 +136,9 @@ def _recorded(dispatch_id: str, name: str, request: DispatchRequest, plan: Plan)
         history=(Moment(state=State.NEW, at=datetime.now(UTC)),),
         origin=origin_of(plan.source),
         travel=plan.outgoing.travel,
+        code=code,
         run_directory=str(facts.state_directory / dispatch_id),
-        remote_directory=clean(str(facts.directory), 4096),
+        remote_directory=clean(str(plan.directory(dispatch_id)), 4096),
         session_id=request.session_id or plan.source.session["info"]["id"],
         warnings=plan.source.warnings,
     )
@@ -98,7 +150,10 @@ async def make_plan(
     """Lines 1 to 3: read the session and probe the host at the same time, then decide."""
     host = link.host
     check_host(host)
-    source, probed = await _both(request, link, program, folder, report)
+    repository = await find_code(request, host, folder)
+    (source, probed), survey = await together(
+        _both(request, link, program, folder, report, repository), _looked_through(request, repository, store)
+    )
     now_ms = int(time.time() * 1000)
     check_here(request, source, store, now_ms)
     check_there(request, host.name, probed, source, store)
@@ -109,7 +164,7 @@ async def make_plan(
         if not probed.catalogue.is_cached:
             raise
         # What is missing may have been added since the catalogue was kept.
-        probed = await _probe(request, link, report, fresh=True)
+        probed = await _probe(request, link, report, repository, fresh=True)
         choice = choose(request, host, origin, probed.catalogue)
     kept = kept_ids(store, request.session_id) if probed.holds_session else frozenset[str]()
     permitted = permit(request, host, choice, probed.catalogue, probed.facts, folder.path.name)
@@ -117,7 +172,12 @@ async def make_plan(
         make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept
     )
     _check_space(host.name, probed, outgoing)
-    return Plan(source, probed, choice, outgoing)
+    baggage = await weigh(repository, survey, probed) if repository and survey else None
+    return Plan(source, probed, choice, outgoing, baggage)
+
+
+async def _looked_through(request: DispatchRequest, repository: Repository | None, store: Store) -> Survey | None:
+    return await look_through(request, repository, store.root.parent) if repository else None
 
 
 def check_host(host: Host) -> None:
@@ -135,24 +195,35 @@ def check_host(host: Host) -> None:
 
 
 async def _both(
-    request: DispatchRequest, link: Link, program: Program | None, folder: Folder, report: Report
+    request: DispatchRequest,
+    link: Link,
+    program: Program | None,
+    folder: Folder,
+    report: Report,
+    repository: Repository | None,
 ) -> tuple[Source, Probed]:
     """The session, and what the host has: asked at the same time."""
     if request.session_id is None:
-        probed = await _probe(request, link, report)
+        probed = await _probe(request, link, report, repository)
         return new_source(request, probed.facts.opencode_version or "", int(time.time() * 1000)), probed
     if program is None:
         raise UsageError("sending a session needs OpenCode on this machine")
     report(Step("export", "exporting the session"))
-    return await together(read_source(program, request.session_id, folder), _probe(request, link, report))
+    return await together(read_source(program, request.session_id, folder), _probe(request, link, report, repository))
 
 
-async def _probe(request: DispatchRequest, link: Link, report: Report, *, fresh: bool = False) -> Probed:
+async def _probe(
+    request: DispatchRequest, link: Link, report: Report, repository: Repository | None, *, fresh: bool = False
+) -> Probed:
     report(Step("connect", f"asking {link.host.name} what it has"))
     connection = await link.connection()
     connection.warm()
-    directory = request.directory or link.host.directory
-    return await probe(connection, link.host, directory=directory, session_id=request.session_id, fresh=fresh)
+    # Where code travels, the directory is made by the runner.
+    directory = None if repository else request.directory or link.host.directory
+    project = repository.project if repository else ""
+    return await probe(
+        connection, link.host, directory=directory, session_id=request.session_id, fresh=fresh, project=project
+    )
 
 
 def _check_space(host: str, probed: Probed, outgoing: Outgoing) -> None:
@@ -169,14 +240,14 @@ def _check_space(host: str, probed: Probed, outgoing: Outgoing) -> None:
         )
 
 
-def _job(record: Dispatch, plan: Plan, host: Host) -> Job:
+def _job(record: Dispatch, plan: Plan, host: Host, packed: Packed | None) -> Job:
     facts, outgoing, travel = plan.probed.facts, plan.outgoing, plan.outgoing.travel
     assert facts.opencode is not None
     return Job(
         dispatch_id=record.id,
         mode=record.mode,
         opencode=facts.opencode,
-        directory=facts.directory,
+        directory=plan.directory(record.id),
         agent=travel.agent,
         model=plan.choice.model,
         variant=travel.variant,
@@ -189,6 +260,7 @@ def _job(record: Dispatch, plan: Plan, host: Host) -> Job:
         tool_output={name: Payload.of(path.read_bytes()) for name, path in plan.source.tool_outputs.items()},
         record=record.model_dump(mode="json"),
         brief=_brief(record, plan),
+        code=code_job(plan.baggage, packed, record) if plan.baggage and packed else None,
     )
 
 
@@ -204,10 +276,19 @@ def _brief(record: Dispatch, plan: Plan) -> str:
         host=record.host,
         system=facts.system,
         machine=facts.machine,
-        directory=facts.directory,
+        directory=plan.directory(record.id),
         local_directory=record.request.local_directory,
         mode=record.mode,
         prompt=record.request.prompt,
         todos=plan.source.todos,
         tool_output={str(path): str(here / name) for name, path in plan.source.tool_outputs.items()},
+        code=_carried_tree(record),
     )
+
+
+def _carried_tree(record: Dispatch) -> CarriedTree | None:
+    code = record.code
+    if code is None:
+        return None
+    branch = branch_there(record) if code.is_bundle else None
+    return CarriedTree(Path(code.top), PurePosixPath(code.directory), branch)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.dispatch.stages import PROBLEMS
 from remote_dispatch.errors import TaskFailedError
-from remote_dispatch.model import Collected, Dispatch, Outcome, State
+from remote_dispatch.model import CodeHome, Collected, Dispatch, Outcome, State
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _PATH_LIMIT = 4096
 NEVER_BEGAN = frozenset(
     {
-        *("opencode-missing", "directory", "import-refused", "import-unproved"),
+        *("opencode-missing", "directory", "import-refused", "import-unproved", "code-refused"),
         *("host-not-ready", "integrity", "diverged", "never-sent", "cancelled"),
     }
 )
@@ -31,6 +31,18 @@ def is_home(record: Dispatch) -> bool:
 def is_collected(record: Dispatch) -> bool:
     """Whether all that the host has of the result is in a session of this machine."""
     return record.collected is not Collected.NONE
+
+
+def is_code_due(record: Dispatch) -> bool:
+    """Whether the host may have work on the code that is not here yet."""
+    if record.code is None or record.kind in NEVER_BEGAN or record.state.rank <= State.STAGING.rank:
+        return False
+    return record.code.home in (CodeHome.AWAY, CodeHome.PARTIAL, CodeHome.LOST)
+
+
+def is_code_there(record: Dispatch) -> bool:
+    """Whether the host's working tree is the only place of something: it must not go unasked."""
+    return is_code_due(record) or (record.code is not None and record.code.left_there > 0)
 
 
 def is_recoverable(status: RunStatus) -> bool:
@@ -98,6 +110,8 @@ def _ended(record: Dispatch, outcome: Outcome, now: datetime, changes: dict[str,
     end = State.CANCELLED if outcome.problem == "terminated" else State.FAILED
     kind = outcome.problem or "export-failed"
     detail = PROBLEMS.get(kind, "the runner could not export the session")
+    if outcome.code_problem and kind == "code-refused":
+        detail = f"{detail} ({clean(outcome.code_problem, 40)})"
     if outcome.is_started and outcome.back_sha256 is None:
         detail = f"{detail}; {whereabouts(record)}"
     return record.advance(end, now, kind=kind, detail=detail, **changes)

@@ -29,6 +29,7 @@ CANCEL_WAIT_S = 120
 PROBLEMS = {
     "opencode-missing": "OpenCode is not there any more",
     "directory": "the working directory can neither be entered nor made",
+    "code-refused": "the code that travelled along could not be unpacked there",
     "import-refused": "OpenCode there refused the session",
     "import-unproved": "OpenCode there said it imported the session, but does not have it whole",
     "no-space": "no space is left on the disk there",

@@ -71,15 +71,17 @@ class Folder:
         return {name: names[name] for name in sorted(names, key=lambda name: (name == MANIFEST, name))}
 
     def keep_outgoing(self, files: Mapping[str, bytes | Path]) -> None:
-        """Keep what is to leave. The record is stored after it: without one it counts as nothing.
+        """Keep what is to leave; files that are here already are moved. Without a record, stored later, it is nothing.
 
         The conversation is flushed; what a power cut makes of the small files, the host's check of the manifest finds.
         """
         for name, content in files.items():
             target = self.outgoing / name
             make_private(target.parent)
-            data = content if isinstance(content, bytes) else content.read_bytes()
-            _write_private(target, data, is_flushed=name.endswith(".gz"))
+            if isinstance(content, Path):
+                content.replace(target)
+            else:
+                _write_private(target, content, is_flushed=name.endswith(".gz"))
         _flush_directory(self.outgoing)
 
     def drop_outgoing(self) -> None:
@@ -107,6 +109,11 @@ class Folder:
     def copy(self) -> Path:
         """The copies that a merge decided on, so that a second attempt imports the same ones."""
         return self.path / "copy.json"
+
+    @property
+    def code(self) -> Path:
+        """What belongs to the code that travels: its snapshot, and what came back."""
+        return self.path / "code"
 
     def scratch(self, name: str) -> Path:
         """A file that serves one step only."""

@@ -229,7 +229,7 @@ def _git(found: OnHost) -> Finding:
     return Finding(
         Check.GIT,
         Severity.WARNING,
-        "git is not there: OpenCode keeps no snapshots, so that nothing it changes can be undone",
+        "git is not there: OpenCode keeps no snapshots to go back to, and code goes there and comes back as an archive",
         cure="install git there",
         command=_install(found, "git"),
         is_there=True,

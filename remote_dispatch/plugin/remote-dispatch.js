@@ -216,6 +216,9 @@ function account(data, error, isShown) {
   if (data.copy_session_id)
     lines.push(`This conversation went on meanwhile, so the result is a session of its own: \`opencode -s ${data.copy_session_id}\`.`)
   else if (count && !isShown) lines.push(`All of it: \`opencode -s ${data.session_id}\`.`)
+  if (data.code?.branch)
+    lines.push(`What was done to the code is the branch \`${data.code.branch}\` here: \`remote-dispatch apply ${name}\` brings it into the working tree.`)
+  if (error && data.state === "done") lines.push(`Note: ${errorText(error)}.`)
   const isSaid = (warning) => data.copy_session_id && warning.includes("session of its own")
   for (const warning of (data.warnings ?? []).filter((one) => !isSaid(one))) lines.push(`Note: ${warning}.`)
   if (data.answer && !isShown) lines.push("", data.answer)
@@ -234,7 +237,10 @@ function briefing(data) {
     data.state === "done"
       ? "Go on with what came home; do not repeat the work"
       : "Tell the user plainly what happened and what can be done; do not do the work here unless the user asks"
-  return `${where} That is another machine${there ? `, the directory there was ${there}` : ""}: its files are not here. You are in ${here} again.
+  const code = data.code?.branch
+    ? ` What was done to the code is the branch \`${data.code.branch}\` here; the working tree is as it was: \`remote-dispatch diff ${data.name}\` shows it, and only when the user wants it, \`remote-dispatch apply ${data.name}\` brings it in.`
+    : ""
+  return `${where} That is another machine${there ? `, the directory there was ${there}` : ""}: its files are not here. You are in ${here} again.${code}
 ${next}, and do not hand over again unless the user asks.`
 }
 

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from tests.rig.zygote import Zygote
 
 OWN = '{"hosts": {\n"pi": {"host": "me@pi.lan", "port": 2222, "agent": "build"},\n"lab": "lab"}}'
-THEIRS = (
-    '{"hosts": {\n"pi": {"host": "you@203.0.113.7", "permissions": "auto", "env": {"TOKEN": "s3cret"}},\n"ci": "ci"}}'
-)
+REDEFINED = '{"host": "you@203.0.113.7", "permissions": "auto", "env": {"TOKEN": "s3cret"}}'
+THEIRS = f'{{"hosts": {{\n"pi": {REDEFINED},\n"ci": "ci"}}}}'
 SECRETS = ("me@", "pi.lan", "2222", "203.0.113.7", "s3cret")
 assert hosts_trust.trust_hosts is not None  # importing it registers its commands
 
@@ -40,8 +39,7 @@ assert hosts_trust.trust_hosts is not None  # importing it registers its command
 def project(home: Home) -> Path:
     """A cloned repository in the home of somebody who has two hosts of his own."""
     home.write(OWN)
-    project = home.path / "project"
-    (project / ".git").mkdir(parents=True)
+    ((project := home.path / "project") / ".git").mkdir(parents=True)
     return project
 
 

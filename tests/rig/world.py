@@ -319,11 +319,11 @@ class World:
     # --- what a user does
 
     def write_hosts(self, **entries: Mapping[str, object]) -> Path:
-        """Write the hosts file; an entry without `host` is our host, in its project directory."""
+        """Write the hosts file; an entry without `host` is our host, in its project; None leaves a field out."""
         usual = {"host": ALIAS, "directory": str(self.host.project)}
-        hosts = {name: {**usual, **entry} for name, entry in entries.items()}
-        path = self.laptop.opencode.configuration / "hosts.json"
-        path.write_text(json.dumps({"hosts": hosts}))
+        wanted = ((name, {**usual, **entry}) for name, entry in entries.items())
+        hosts = {name: {key: value for key, value in one.items() if value is not None} for name, one in wanted}
+        (path := self.laptop.opencode.configuration / "hosts.json").write_text(json.dumps({"hosts": hosts}))
         return path
 
     def start(
