@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tests.faults.damage import kill_at
-from tests.faults.kills import reach_following
+from tests.faults.kills import is_planning, reach_following
 from tests.faults.kinds import kind
 from tests.faults.meanwhile import import_turn
 from tests.faults.trial import SkippedError, VoidError
@@ -67,15 +67,15 @@ def place_of(trial: Trial) -> tuple[Path, str]:
     word, _, at = trial.scenario.point.partition(":")
     machine, _, what = word.partition("-")
     home = trial.world.host.home if machine == "host" else trial.world.laptop.home
-    return home / {"state": ".local/state", "opencode": ".local/share/opencode"}[what], at
+    return home / {"state": ".local/state", "opencode": ".local/share/opencode", "project": "project"}[what], at
 
 
 def right_states(trial: Trial) -> frozenset[str]:
     """Only what the host cannot begin or keep may fail; nothing is recorded where the laptop cannot keep it."""
     word, _, at = trial.scenario.point.partition(":")
     if word.startswith("laptop"):
-        return frozenset({"done", "none"}) if at.startswith("plan.") else frozenset({"done"})
-    is_over = at.partition(".")[0] in ("fetch", "merge", "judge", "release")
+        return frozenset({"done", "none"}) if is_planning(at) else frozenset({"done"})
+    is_over = at.partition(".")[0] in ("fetch", "merge", "judge", "code", "release")
     return frozenset({"done"}) if is_over else frozenset({"done", "failed"})
 
 
@@ -88,11 +88,11 @@ def small_disk(place: Path, aside: Path) -> Iterator[None]:
     if os.geteuid() != 0:
         raise SkippedError("small and read-only disks: this user cannot mount")
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    shutil.copytree(place, aside)
+    shutil.copytree(place, aside, symlinks=True)
     if not _ran("mount", "-t", "tmpfs", "-o", DISK, "tmpfs", str(place)):
         raise SkippedError("small and read-only disks: this machine mounts none")
     try:
-        shutil.copytree(aside, place, dirs_exist_ok=True)
+        shutil.copytree(aside, place, symlinks=True, dirs_exist_ok=True)
         yield
     finally:
         # Also while processes still use it: they end with the world, which is left afterwards.

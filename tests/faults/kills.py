@@ -8,7 +8,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from remote_dispatch.runner.points import RUNNER_POINTS
+from remote_dispatch.runner.points import CODE_POINTS, RUNNER_POINTS
 from tests.faults.kinds import kind
 from tests.rig import picture
 from tests.rig.sshd import wait_until
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 
     from tests.faults.trial import Trial
 
-STARTED = RUNNER_POINTS.index("runner.started.after")
+BEFORE_THE_START = {
+    *RUNNER_POINTS[: RUNNER_POINTS.index("runner.started.after")],
+    *(point for point in CODE_POINTS if point.startswith("runner.code.")),
+}
 ENDED = RUNNER_POINTS.index("runner.outcome.after")
 EVENTS_S = 20.0
 NO_BOOT = "00000000-0000-0000-0000-000000000000"
@@ -26,7 +29,7 @@ NO_BOOT = "00000000-0000-0000-0000-000000000000"
 
 def is_started_at(point: str) -> bool:
     """Whether the brief may have begun when the runner stands here."""
-    return point not in RUNNER_POINTS[:STARTED]
+    return point not in BEFORE_THE_START
 
 
 def end_states_of_the_runner(point: str) -> frozenset[str]:
@@ -34,6 +37,11 @@ def end_states_of_the_runner(point: str) -> frozenset[str]:
     if point == "runner.outcome.after":
         return frozenset({"done"})
     return frozenset({"lost"}) if is_started_at(point) else frozenset({"done", "failed"})
+
+
+def is_planning(point: str) -> bool:
+    """Whether nothing is recorded yet when our command stands here."""
+    return point.startswith(("plan.", "pack."))
 
 
 @kind("kill-local", "our command killed (-9)")
@@ -44,7 +52,7 @@ def kill_local(trial: Trial) -> None:
         trial.order("runner.run.running", "kill")
         trial.further = [("collect", "kumo")]
         trial.expected = frozenset({"lost"})
-    if point.startswith("plan."):
+    if is_planning(point):
         trial.expected = frozenset({"none"})
     reach_following(trial, point)
     order = trial.order(point, "kill")
@@ -103,7 +111,7 @@ def _events(trial: Trial) -> int:
 
 
 def _has_settled(trial: Trial) -> bool:
-    wanted = {"say": 1, "tool": 2, "child": 2, "rich": 6}[trial.scenario.task]
+    wanted = {"say": 1, "tool": 2, "child": 2, "rich": 6, "bundle": 2, "archive": 2}[trial.scenario.task]
     events = (trial.run_directory / "events.jsonl").read_text()
     return events.count('"type":"text"') + events.count('"type":"tool_use"') >= wanted
 
@@ -116,7 +124,7 @@ def turns(trial: Trial) -> list[int]:
 @kind("kill-sshd", "the sshd process of the connection killed")
 def kill_sshd(trial: Trial) -> None:
     """At a point of either journal."""
-    trial.expected = frozenset({"done", "none"}) if trial.scenario.point.startswith("plan.") else frozenset({"done"})
+    trial.expected = frozenset({"done", "none"}) if is_planning(trial.scenario.point) else frozenset({"done"})
     reach_following(trial, trial.scenario.point)
     trial.until_paused(trial.scenario.point)
     trial.world.sshd.drop_connections()

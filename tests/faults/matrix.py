@@ -5,19 +5,27 @@ from __future__ import annotations
 from itertools import cycle
 from typing import TYPE_CHECKING
 
-from remote_dispatch.dispatch.journal import POINTS
-from remote_dispatch.runner.points import RECOVERY_POINTS, RUNNER_POINTS
-from tests.faults import damage, disks, meanwhile
+from remote_dispatch.dispatch import journal
+from remote_dispatch.runner import points as runner_points
+from tests.faults import code, damage, disks, meanwhile
 from tests.faults.real import BEGINNING, is_real
-from tests.faults.scenario import ENDINGS, MODES, TASKS, Scenario
+from tests.faults.scenario import CODE_TASKS, ENDINGS, MODES, TASKS, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DEFAULT_SEED = 1
+
+OF_CODE = ("pack.", "code.", "runner.code.", "runner.pack.")
+"""How the points begin at which nothing happens where no code travels."""
 SMOKE_COUNT = 110
 SEEDS_APART = 10_000
 """Between the numbers that two seeds of the matrix give to its scenarios."""
+
+POINTS, RUNNER_POINTS, RECOVERY_POINTS = (
+    tuple(point for point in found if not point.startswith(OF_CODE))
+    for found in (journal.POINTS, runner_points.RUNNER_POINTS, runner_points.RECOVERY_POINTS)
+)
 
 LONG: frozenset[str] = frozenset({"strand", "crowd-32"})
 RICH = frozenset({"damage-back", "damage-here", "meanwhile", "real-damage-back", "real-meanwhile"})
@@ -33,24 +41,33 @@ def matrix(seed: int = DEFAULT_SEED) -> list[Scenario]:
     """Return all scenarios."""
     numbers = iter(range(seed * SEEDS_APART, (seed + 1) * SEEDS_APART))
     tasks = cycle(TASKS)
+    groups = (_kills(), _hosts(), _network(), _doors(), _damage(), _disks(), _crowds(), _meanwhile(), _real())
     return [
-        Scenario(kind, point, mode, "rich" if kind in RICH else next(tasks), ending, next(numbers))
-        for group in (_kills(), _hosts(), _network(), _doors(), _damage(), _disks(), _crowds(), _meanwhile(), _real())
-        for kind, point, mode, ending in group
+        *(
+            Scenario(kind, point, mode, "rich" if kind in RICH else next(tasks), ending, next(numbers))
+            for group in groups
+            for kind, point, mode, ending in group
+        ),
+        *(
+            Scenario(kind, point, mode, task, ending, next(numbers))
+            for task in CODE_TASKS
+            for kind, point, mode, ending in _code(task)
+        ),
     ]
 
 
 def smoke(seed: int = DEFAULT_SEED) -> list[Scenario]:
     """Return the part for every `make test`: some of every kind, evenly taken from all of it, none of the long ones.
 
-    Of those on the real OpenCode only one, which `make slow` plays.
+    Of those on the real OpenCode only one, which `make slow` plays, and few of those with code.
     """
     scenarios = matrix(seed)
-    quick = [one for one in scenarios if not (is_long(one) or is_real(one))]
+    quick = [one for one in scenarios if not (is_long(one) or is_real(one) or one.has_code)]
     kinds = {one.kind: [other for other in quick if other.kind == one.kind] for one in quick}
     shares = {kind: max(1, len(found) * SMOKE_COUNT // len(quick)) for kind, found in kinds.items()}
     some = [found[place * len(found) // shares[kind]] for kind, found in kinds.items() for place in range(shares[kind])]
-    return [*some, *(one for one in scenarios if (one.kind, one.point) in SMOKE_ON_REAL)]
+    few = [one for one in scenarios if (one.kind, one.point) in SMOKE_ON_REAL]
+    return [*some, *few, *(one for one in scenarios if (one.kind, one.point, one.task) in code.SMOKE)]
 
 
 def is_long(scenario: Scenario) -> bool:
@@ -166,3 +183,9 @@ def _real() -> Iterator[Line]:
         ("damage-back", ("back.json.gz:flip", "back-children+:cut"), "detached"),
     ):
         yield from _lines(BEGINNING + kind, points, (mode,), ("resume",))
+
+
+def _code(task: str) -> Iterator[Line]:
+    """Where code travels: one accident each."""
+    for kind, found, mode, ending in code.LINES[task]:
+        yield from _lines(code.BEGINNING + kind, found, (mode,), (ending,))

@@ -8,7 +8,17 @@ import traceback
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.faults import crowds, damage, disks, doors, kills, meanwhile, network, real  # noqa: F401 - enter their kinds
+from tests.faults import (  # noqa: F401 - enter their kinds
+    code,
+    crowds,
+    damage,
+    disks,
+    doors,
+    kills,
+    meanwhile,
+    network,
+    real,
+)
 from tests.faults.kinds import KINDS
 from tests.faults.trial import HangError, SkippedError, Trial, VoidError
 from tests.rig.oracle import Broken

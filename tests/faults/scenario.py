@@ -10,6 +10,9 @@ MODES = ("round-trip", "detached", "one-way")
 """`detached` is a round trip that nobody waits for at first."""
 TASKS = ("say", "tool", "child", "rich")
 """What the model does on the host: an answer; a command; a sub-agent; all of it, in a session that has sub-agents."""
+CODE_TASKS = ("bundle", "archive")
+"""Code travels along, and the model edits two files, commits them, and leaves a third one uncommitted; for `archive`
+the host has no git, and nothing is committed."""
 ENDINGS = ("resume", "wait", "collect", "cancel")
 
 
@@ -27,6 +30,11 @@ class Scenario:
     seed: int = 0
 
     @property
+    def has_code(self) -> bool:
+        """Whether code travels along."""
+        return self.task in CODE_TASKS
+
+    @property
     def name(self) -> str:
         """The name, from which it can be played again."""
         return "/".join((self.kind, self.point, self.mode, self.task, self.ending, str(self.seed)))
@@ -35,7 +43,7 @@ class Scenario:
     def parse(cls, name: str) -> Self:
         """Read a name. Raises ValueError."""
         kind, point, mode, task, ending, seed = name.split("/")
-        if mode not in MODES or task not in TASKS or ending not in ENDINGS:
+        if mode not in MODES or task not in TASKS + CODE_TASKS or ending not in ENDINGS:
             raise ValueError(f"`{name}` is not a scenario")
         return cls(kind, point, mode, task, ending, int(seed))
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.rig import oracle
-from tests.rig.oracle import Case, Said, Sent
-from tests.rig.picture import Message, Picture
+from tests.rig.oracle import Case, Said, Sent, Work
+from tests.rig.picture import Commit, History, Message, Picture, blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +41,14 @@ ELSE = (message("6", OTHER, "user", "something else"),)
 EVERY = {OLD: (*BASE, *TURN), CHILD: SUB, OTHER: ELSE}
 ROWS = {OLD: row(), CHILD: row(OLD), OTHER: row()}
 TREE = {".git/HEAD": "main", "committed": "one"}
+ONE, TWO, NEW = (f"100644 {blob(content)}" for content in (b"one", b"two", b"new"))
+FIRST = Commit("1" * 40, (), "First", {"committed": ONE})
+SNAPSHOT = Commit("2" * 40, (FIRST.id,), "what left", {"committed": ONE, "untracked": ONE})
+FIX = Commit("3" * 40, (SNAPSHOT.id,), "Fix it", {"committed": TWO, "untracked": ONE})
+REST = Commit("4" * 40, (FIX.id,), "the rest", {"committed": TWO, "untracked": ONE, "left": NEW})
+BRANCH = (FIRST, SNAPSHOT, FIX, REST)
+WORK = Work(("Fix it",), {"committed": b"two"}, {"committed": b"two", "left": b"new"})
+ID = "20261121-000000-aaaaaaaa"
 
 
 def a_case() -> Case:
@@ -272,6 +280,96 @@ def test_every_process_that_is_left_is_seen(tmp_path: Path) -> None:
         assert str(process.pid) in left(tmp_path)[0]
         process.communicate(b"\n", timeout=10)
     assert left(tmp_path) == []
+
+
+# --- code that travels
+
+
+def a_case_with_code(home: str = "home", state: str = "done", branch: tuple[Commit, ...] = BRANCH) -> Case:
+    """A round trip that went well, with code; or one of which this came home."""
+    case = a_case()
+    before = History(SNAPSHOT.files, (FIRST,))
+    case.before = (replace(case.before[0], history=before), case.before[1])
+    come = {".git/objects/44/4444": "new", ".git/refs/heads/dispatch/kumo": "new"} if branch else {}
+    after = replace(before, branches={"dispatch/kumo": branch} if branch else {})
+    case.after = (replace(case.laptop, history=after, project=TREE | come), case.host)
+    code = {"home": home, "branch": "dispatch/kumo" if branch else None, "directory": "/there/work"}
+    case.final["kumo"] |= {"id": ID, "state": state, "code": code}
+    case.work, case.expected = WORK, frozenset({state})
+    return case
+
+
+def with_branch(case: Case, *branch: Commit) -> None:
+    history = replace(case.laptop.history, branches={"dispatch/kumo": branch})
+    case.after = (replace(case.laptop, history=history), case.host)
+
+
+def with_files(case: Case, *files: str) -> None:
+    place = f"{oracle.STATE}/dispatches/{ID}/code"
+    case.after = (replace(case.laptop, files=frozenset(f"{place}/{file}" for file in files)), case.host)
+
+
+def with_project(case: Case, **changes: str) -> None:
+    case.after = (replace(case.laptop, project={**case.laptop.project, **changes}), case.host)
+
+
+def test_code_that_came_home_whole_breaks_nothing() -> None:
+    case = a_case_with_code()
+    with_files(case, "arrived.git/HEAD", "back.bundle")
+    assert oracle.judge(case) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "invariant"),
+    [
+        (with_branch, "I10"),
+        (lambda case: with_branch(case, *BRANCH[:3]), "I10"),
+        (lambda case: with_branch(case, FIRST, SNAPSHOT, replace(REST, parents=(SNAPSHOT.id,))), "I10"),
+        (lambda case: with_branch(case, SNAPSHOT, FIX, REST), "I10"),
+        (lambda case: with_branch(case, *BRANCH[:3], replace(REST, files=FIX.files)), "I10"),
+        (lambda case: with_branch(case, *BRANCH[:2], replace(FIX, files=SNAPSHOT.files), REST), "I10"),
+        (lambda case: with_branch(case, FIRST, replace(SNAPSHOT, files=FIRST.files), FIX, REST), "I10"),
+        (lambda case: with_files(case, "arrived.git.new/HEAD"), "I10"),
+        (lambda case: with_project(case, **{".git/objects/11/1111": "new", "committed": "changed"}), "I7"),
+        (lambda case: with_project(case, **{".git/HEAD": "refs/heads/dispatch/kumo"}), "I7"),
+        (lambda case: with_project(case, **{".git/refs/heads/other": "new"}), "I7"),
+    ],
+)
+def test_each_breach_of_code_is_seen(change: Callable[[Case], None], invariant: str) -> None:
+    case = a_case_with_code()
+    change(case)
+    assert invariant in broken(case)
+
+
+def test_a_run_that_was_cut_short_may_bring_some_of_its_changes_and_nothing_else() -> None:
+    some = replace(REST, parents=(SNAPSHOT.id,), files={"committed": TWO, "untracked": ONE})
+    assert "I10" not in broken(a_case_with_code(state="lost", branch=(FIRST, SNAPSHOT, some)))
+    half = replace(some, files={"committed": TWO})
+    assert "I10" in broken(a_case_with_code(state="lost", branch=(FIRST, SNAPSHOT, half)))
+
+
+def test_code_that_is_not_home_stands_on_the_host_and_is_named() -> None:
+    case = a_case_with_code(home="lost", state="lost", branch=())
+    assert len([one for one in oracle.judge(case) if one.invariant == "I10 code"]) == 2
+    standing = frozenset({f"{oracle.STATE}/work/{ID}/project/committed"})
+    case.after = (case.laptop, replace(case.host, files=standing))
+    case.said.append(Said(("show", "kumo"), 0, "it is in /there/work", ""))
+    assert "I10" not in broken(case)
+
+
+def test_the_tree_on_the_host_goes_once_its_work_is_home(tmp_path: Path) -> None:
+    (tmp_path / oracle.STATE / "work" / ID / "project").mkdir(parents=True)
+    assert left(tmp_path) == [f"work/{ID} is left on the laptop"]
+    assert left(tmp_path, ID) == []
+
+
+def test_a_lock_of_git_is_left_and_an_object_of_the_project_is_not(tmp_path: Path) -> None:
+    store = tmp_path / oracle.STATE / "projects/abc.git"
+    store.mkdir(parents=True)
+    (store / "packed-refs").touch()
+    assert left(tmp_path) == []
+    (store / "packed-refs.lock").touch()
+    assert len(left(tmp_path)) == 1
 
 
 def left(home: Path, *open_names: str) -> list[str]:

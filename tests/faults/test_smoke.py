@@ -10,7 +10,7 @@ from tests.faults.__main__ import main
 from tests.faults.matrix import is_long, matrix, smoke
 from tests.faults.play import play
 from tests.faults.real import is_real
-from tests.faults.scenario import Scenario
+from tests.faults.scenario import CODE_TASKS, Scenario
 from tests.rig.real import VARIABLE
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def test_a_scenario_is_known_by_its_name() -> None:
 
 
 def test_the_smoke_set_has_some_of_every_kind_that_is_quick_on_the_stub() -> None:
-    quick = {one.kind for one in matrix() if not (is_long(one) or is_real(one))}
-    on_the_stub = [one for one in smoke() if not is_real(one)]
+    quick = {one.kind for one in matrix() if not (is_long(one) or is_real(one) or one.has_code)}
+    on_the_stub = [one for one in smoke() if not (is_real(one) or one.has_code)]
     assert {one.kind for one in on_the_stub} == quick
     assert len(on_the_stub) >= 100
 
@@ -52,6 +52,11 @@ def test_the_smoke_set_has_some_of_every_kind_that_is_quick_on_the_stub() -> Non
 def test_the_smoke_set_has_a_scenario_on_the_real_opencode() -> None:
     assert [one for one in smoke() if is_real(one)]
     assert len([one for one in matrix() if is_real(one)]) >= 20
+
+
+def test_the_smoke_set_has_code_that_travels_both_ways() -> None:
+    assert {one.task for one in smoke() if one.has_code} == set(CODE_TASKS)
+    assert len([one for one in matrix() if one.has_code]) >= 80
 
 
 def test_the_matrix_is_not_begun_where_the_real_opencode_is_missing(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from remote_dispatch.demo.provider import ScriptedModel
 from tests.rig import oracle, picture
-from tests.rig.oracle import Broken, Said, Sent
+from tests.rig.oracle import Broken, Said, Sent, Work
 from tests.rig.proxy import Proxy, redirect
 from tests.rig.sshd import wait_until
 from tests.rig.stub import a_transcript
@@ -42,6 +42,22 @@ PACE_ON_REAL = 4
 """How much longer everything may take with the real OpenCode: a dispatch starts it 30 times, for a second of CPU."""
 FAILPOINTS = "REMOTE_DISPATCH_FAILPOINTS"
 WAITING = {False: "!wait {gate}", True: "!bash until [ -e {gate} ]; do sleep 0.1; done"}
+EDIT = "echo there >>committed && echo there >>staged && rm renamed"
+CODING = {
+    "bundle": f"!bash {EDIT} && git commit --quiet --all --message 'Fix it'",
+    "archive": f"!bash {EDIT}",
+}
+THE_REST = "!bash echo rest >left"
+EDITED: Mapping[str, bytes | None] = {
+    "committed": b"one, and changed\nthere\n",
+    "staged": b"two\nthere\n",
+    "renamed": None,
+}
+WORKS = {
+    task: Work(subjects, EDITED, {**EDITED, "left": b"rest\n"})
+    for task, subjects in (("bundle", ("Fix it",)), ("archive", ()))
+}
+NO_GIT = "#!/bin/sh\nexit 127\n"
 LONG_OUTPUT = {False: f"!output tool_{'A' * 26} a long text", True: "!bash seq 20000"}
 """Of the stub, and of the real OpenCode with the scripted model."""
 
@@ -165,6 +181,8 @@ class Trial:
             shutil.rmtree(machine.project)
             shutil.copytree(_work_tree(), machine.project, symlinks=True)
             machine.bring_in(a_transcript("something else", "quite another answer"))
+        if self.scenario.task == "archive":
+            self.world.host.put_program("git", NO_GIT)
         self.session = self.world.local_session(*self._texts())
         if self.scenario.task == "rich":
             child = a_transcript("look into it", "looked", parent_id=self.session)
@@ -185,9 +203,11 @@ class Trial:
             "child": ["!say first", "!task a part of it"],
             "rich": ["!say first", "!todo one;two", "!task a part of it", "!write task-file some text",
                      LONG_OUTPUT[is_real], "!bash echo worked"],
+            **{task: ["!say first", line] for task, line in CODING.items()},
         }[self.scenario.task]  # fmt: skip
         waiting = WAITING[is_real].format(gate=self.gate)
-        return "\n".join([f"Please see to {token}.", *first, waiting, "!say the answer"])
+        rest = [THE_REST] if self.scenario.has_code else []
+        return "\n".join([f"Please see to {token}.", *first, waiting, *rest, "!say the answer"])
 
     # --- orders
 
@@ -222,13 +242,18 @@ class Trial:
     def commands(self) -> list[tuple[str, ...]]:
         """The commands that an undisturbed user gives."""
         self.sent.append(Sent("kumo", self.session, self.token))
-        mode = "one-way" if self.scenario.mode == "one-way" else "round-trip"
-        send = ("send", "pi", self.prompt(self.token), "--session", self.session, "--name", "kumo", "--mode", mode)
+        send = self.sending(self.sent[-1])
         if self.scenario.mode == "one-way":
             return [send, ("collect", "kumo")]
         if self.scenario.mode == "detached":
             return [(*send, "--detach"), ("wait", "kumo")]
         return [send]
+
+    def sending(self, sent: Sent) -> tuple[str, ...]:
+        """Return the command that sends it."""
+        mode = "one-way" if self.scenario.mode == "one-way" else "round-trip"
+        words = ("send", "pi", self.prompt(sent.token), "--session", sent.session, "--name", sent.name, "--mode", mode)
+        return (*words, "--code", "carry") if self.scenario.has_code else words
 
     def drive_until(self, condition: Callable[[], bool], what: str) -> None:
         """Give command after command until this is so. Raises VoidError where it never is."""
@@ -285,7 +310,7 @@ class Trial:
 
     def add(self, name: str) -> Sent:
         """Make one more session, and note that it is dispatched under this name, with a prompt of its own."""
-        sent = Sent(name, self.world.local_session("hello", f"hi from {name}"), f"{self.token}-{name}")
+        sent = Sent(name, self.world.local_session("hello", f"hi from {name}"), f"{name}-of-{self.scenario.seed}")
         self.sent.append(sent)
         return sent
 
@@ -360,12 +385,14 @@ class Trial:
             changed=frozenset(self.changed),
             gone=frozenset(self.gone),
             is_unreadable=self.is_unreadable,
+            work=WORKS.get(self.scenario.task),
             asked=None if self.opencode is None else tuple(oracle.first_requests(self.requests)),
         )
 
     def _tidy(self, shown: Iterable[dict[str, Any]]) -> list[Broken]:
         """Nothing is left after `prune`. What a killed command left counts as garbage once it is old."""
-        _age(self.world.laptop.home / oracle.STATE, self.world.host.home / ".cache")
+        there = self.world.host.home / oracle.STATE
+        _age(self.world.laptop.home / oracle.STATE, self.world.host.home / ".cache", there / "work", there / "projects")
         names = [one["name"] for one in shown if one.get("collected") in ("whole", "copy", "partial")]
         for name in names:
             self.run("verify", name)
@@ -373,18 +400,23 @@ class Trial:
         homes = (self.world.laptop.home, self.world.host.home)
         with contextlib.suppress(TimeoutError):
             wait_until(lambda: not any(map(picture.living, homes)), "", timeout_s=RESTING_S * self.pace)
-        is_home = ("whole", "copy")
-        open_ids = [one["id"] for one in shown if "id" in one and one.get("collected") not in is_home]
+        open_ids = [one["id"] for one in shown if "id" in one and not _is_home(one)]
         return list(oracle.leftovers(self.before, homes, open_ids))
 
     def pictures(self) -> tuple[picture.Picture, picture.Picture]:
         """Look at both machines."""
         laptop, host = self.world.laptop, self.world.host
-        return picture.look(laptop.home, laptop.project), picture.look(host.home, host.project)
+        here = picture.look(laptop.home, laptop.project, has_history=self.scenario.has_code)
+        return here, picture.look(host.home, host.project)
 
     def secrets(self) -> tuple[str, ...]:
         """What must appear in nothing that a model can read."""
         return (*self.world.secrets, *([str(self.proxy.port)] if self.has_proxy else []))
+
+
+def _is_home(shown: dict[str, Any]) -> bool:
+    is_code_due = (shown.get("code") or {}).get("home") in ("away", "partial", "lost")
+    return shown.get("collected") in ("whole", "copy") and not is_code_due
 
 
 def _age(*places: Path) -> None:
@@ -400,7 +432,7 @@ def _age(*places: Path) -> None:
 
 @cache
 def _work_tree() -> Path:
-    """A git repository with a commit, something staged and something dirty; made once, copied often."""
+    """A git repository with a commit and every kind of change in it; made once, copied often."""
     place = Path(tempfile.mkdtemp(prefix="work-tree-"))
     atexit.register(shutil.rmtree, place, ignore_errors=True)
     environment = {
@@ -417,10 +449,16 @@ def _work_tree() -> Path:
 
     git("init", "-q", "-b", "main", "--template=")
     (place / "committed").write_text("one\n")
-    git("add", "committed")
+    (place / "named").write_text("a name\n")
+    (place / ".gitignore").write_text("*.log\n")
+    git("add", "--all")
     git("commit", "-q", "-m", "first")
     (place / "staged").write_text("two\n")
+    (place / "staged").chmod(0o755)
     git("add", "staged")
+    git("mv", "named", "renamed")
+    (place / "link").symlink_to("committed")
+    (place / "ignored.log").write_text("ignored\n")
     (place / "committed").write_text("one, and changed\n")
     (place / "untracked").write_text("three\n")
     return place

@@ -12,20 +12,26 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.rig.picture import below, living
+from tests.rig.picture import below, blob, living
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from tests.rig.picture import Message, Picture, Row
+    from tests.rig.picture import Commit, Files, Message, Picture, Row
 
 ENDS = frozenset({"done", "failed", "cancelled", "lost"})
 DOCUMENTED_EXITS = frozenset({0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 130})
 STATE = ".local/state/remote-dispatch"
 TEMPORARY = re.compile(
-    r"(^\.|\.part$|\.tmp$|\.partial$|^scratch-|^planning$|^probe\.|^space\.probe$|^outcome\.reserve$)"
+    r"(^\.|\.part$|\.tmp$|\.partial$|^scratch-|^planning$|^arrived\.git\.|^ignore-|^load-|^probe\.|^space\.probe$|^outcome\.reserve$)"
 )
+
+GIT_TEMPORARY = re.compile(r"(\.lock$|^tmp_|^\.part\.)")
+CODE_COMES = ("project/.git/objects/", "project/.git/refs/heads/dispatch", "project/.git/logs/refs/heads/dispatch")
+"""Where files appear in the user's repository when code comes home; none that was there changes."""
+CODE_KEPT = frozenset({"snapshot.git", "arrived.git", "own.git", "back.bundle", "back.tar.gz", "back-code"})
+"""What a dispatch keeps of its code once that is at home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +93,18 @@ class Sent:
     token: str
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a task does to the code that travelled with it."""
+
+    subjects: tuple[str, ...]
+    """Of the commits that it makes; behind them comes one of the rest."""
+    committed: Mapping[str, bytes | None]
+    """The files of the first of them: path to content, None for one that it removes."""
+    final: Mapping[str, bytes | None]
+    """All that is different in the end."""
+
+
 @dataclass(slots=True)
 class Case:
     """Everything that the verdict rests on."""
@@ -112,6 +130,8 @@ class Case:
     """What `first_requests` returns, where a scripted model was asked at all: the stub asks none."""
     host_changes: Callable[[str], bool] = field(default=lambda path: path.startswith("task-"))
     """Which files of the host's project the task itself made."""
+    work: Work | None = None
+    """What each task does to the code; None where none travelled."""
 
     @property
     def laptop(self) -> Picture:
@@ -135,6 +155,7 @@ def judge(case: Case) -> list[Broken]:
         *_states(case),
         *_untouched(case),
         *_no_secrets(case),
+        *_code(case),
     ]
 
 
@@ -304,10 +325,15 @@ def _choices(case: Case, travellers: set[str]) -> Iterator[Broken]:
 def _trees(case: Case) -> Iterator[Broken]:
     for place, before, after in zip(("laptop", "host"), case.before, case.after, strict=True):
         for path in sorted(before.project.keys() | after.project.keys()):
-            if before.project.get(path) != after.project.get(path) and not (
-                place == "host" and case.host_changes(path)
-            ):
+            if before.project.get(path) != after.project.get(path) and not _may_change(case, place, path):
                 yield Broken("I7 untouched", f"{path} in the project on the {place} is not what it was")
+
+
+def _may_change(case: Case, place: str, path: str) -> bool:
+    if place == "host":
+        return case.host_changes(path)
+    is_new = path not in case.before[0].project
+    return case.work is not None and is_new and f"project/{path}".startswith(CODE_COMES)
 
 
 def _no_secrets(case: Case) -> Iterator[Broken]:
@@ -324,6 +350,94 @@ def _no_secrets(case: Case) -> Iterator[Broken]:
                 yield Broken("I9 no address", f"a private string stands in the output of `{where}`")
 
 
+# --- code
+
+
+def _code(case: Case) -> Iterator[Broken]:
+    """I10: the branch is whole, or the tree there stands and a command names it."""
+    if case.work is None:
+        return
+    if case.laptop.history.damage:
+        yield Broken("I10 code", f"the repository at home is damaged: {case.laptop.history.damage}")
+    shown = {sent.name: case.final.get(sent.name) or {} for sent in case.sent}
+    named = {code["branch"] for one in shown.values() if (code := one.get("code") or {}).get("branch")}
+    if named != case.laptop.history.branches.keys():
+        yield Broken("I10 code", f"the branches are {sorted(case.laptop.history.branches)}, not {sorted(named)}")
+    for sent in case.sent:
+        if shown[sent.name]:
+            yield from _code_of(case, case.work, sent, shown[sent.name])
+
+
+def _code_of(case: Case, work: Work, sent: Sent, shown: Row) -> Iterator[Broken]:
+    code = shown.get("code") or {}
+    is_done = shown.get("state") == "done"
+    commits = case.laptop.history.branches.get(str(code.get("branch")), ())
+    if commits:
+        yield from _chain(case, work, sent, commits, is_whole=is_done)
+    if is_done and (code.get("home") != "home" or not commits):
+        yield Broken("I10 code", f"{sent.name} is done, but its code is {code}")
+    if code.get("home") in ("home", "unchanged"):
+        yield from _scratch(case, shown)
+    elif turn_of(case.host, sent.token):
+        yield from _stands(case, sent, shown, code)
+
+
+def _scratch(case: Case, shown: Row) -> Iterator[Broken]:
+    place = f"{STATE}/dispatches/{shown.get('id')}/code/"
+    kept = {name.removeprefix(place).partition("/")[0] for name in case.laptop.files if name.startswith(place)}
+    if kept - CODE_KEPT:
+        yield Broken("I10 code", f"{shown.get('name')} still has {sorted(kept - CODE_KEPT)} of its code")
+
+
+def _stands(case: Case, sent: Sent, shown: Row, code: Row) -> Iterator[Broken]:
+    place = f"{STATE}/work/{shown.get('id')}/"
+    if not any(name.startswith(place) for name in case.host.files):
+        yield Broken("I10 code", f"the code of {sent.name} is neither at home nor on the host: {code}")
+    if not any(str(code.get("directory")) in said.stdout + said.stderr for said in case.said):
+        yield Broken("I10 code", f"nothing names the place of the code of {sent.name}")
+
+
+def _chain(case: Case, work: Work, sent: Sent, commits: tuple[Commit, ...], *, is_whole: bool) -> Iterator[Broken]:
+    """HEAD's history, the snapshot, the commits of the task, and one of the rest, each on top of the other."""
+    before = case.before[0].history
+    depth = len(before.commits)
+    subjects = [one.subject for one in commits]
+    parents = [(), *((one.id,) for one in commits[:-1])]
+    if [one.parents for one in commits] != parents or commits[:depth] != before.commits or len(commits) <= depth:
+        yield Broken("I10 code", f"the branch of {sent.name} does not continue HEAD: {subjects}")
+        return
+    snapshot, *made = commits[depth:]
+    if snapshot.files != before.working:
+        yield Broken("I10 code", f"the snapshot of {sent.name} is not the working tree: {snapshot.files}")
+    if is_whole:
+        yield from _whole(work, sent, snapshot.files, made)
+    else:
+        yield from _cut_short(work, sent, snapshot.files, commits[-1].files)
+
+
+def _whole(work: Work, sent: Sent, sent_files: Files, made: list[Commit]) -> Iterator[Broken]:
+    subjects = [one.subject for one in made]
+    if subjects[:-1] != [*work.subjects]:
+        yield Broken("I10 code", f"the commits of {sent.name} are {subjects}")
+    elif made[-1].files != _changed(sent_files, work.final):
+        yield Broken("I10 code", f"the branch of {sent.name} holds {made[-1].files}")
+    elif work.subjects and made[0].files != _changed(sent_files, work.committed):
+        yield Broken("I10 code", f"the task's commit of {sent.name} holds {made[0].files}")
+
+
+def _cut_short(work: Work, sent: Sent, sent_files: Files, files: Files) -> Iterator[Broken]:
+    """Each file is as it was sent or as the task made it; none is missing that the task did not remove."""
+    in_the_end = _changed(sent_files, work.final)
+    for path in sent_files.keys() | in_the_end.keys() | files.keys():
+        if files.get(path) not in (sent_files.get(path), in_the_end.get(path)):
+            yield Broken("I10 code", f"{path} in the branch of {sent.name} is neither the old nor the new one")
+
+
+def _changed(files: Files, changes: Mapping[str, bytes | None]) -> Files:
+    new = {path: f"{files.get(path, '100644')[:6]} {blob(held)}" for path, held in changes.items() if held is not None}
+    return {path: one for path, one in files.items() if path not in changes} | new
+
+
 # --- afterwards
 
 
@@ -333,6 +447,8 @@ def repeated(first: tuple[Picture, Picture], second: tuple[Picture, Picture], sa
     for place, before, after in zip(("laptop", "host"), first, second, strict=True):
         if before.rows != after.rows:
             yield Broken("I8 repeating", f"`{words}` changed the database of the {place}")
+        if before.project != after.project:
+            yield Broken("I8 repeating", f"`{words}` changed the project on the {place}")
     if first[1].runs != second[1].runs:
         yield Broken("I8 repeating", f"`{words}` ran OpenCode again")
 
@@ -348,8 +464,11 @@ def leftovers(before: tuple[Picture, Picture], homes: tuple[Path, Path], open_na
             yield Broken("I6 leftovers", f"process {pid} still runs on the {place}: {arguments}")
         for path in below(home):
             name = str(path.relative_to(home))
-            if name not in picture.files and not _may_stay(name, kept):
+            if name not in picture.files and not (_may_stay(name, kept) or _is_code(name)):
                 yield Broken("I6 leftovers", f"{name} is left on the {place}")
+        for tree in home.glob(f"{STATE}/work/*"):
+            if tree.name not in kept:
+                yield Broken("I6 leftovers", f"work/{tree.name} is left on the {place}")
 
 
 def _may_stay(name: str, kept: tuple[str, ...]) -> bool:
@@ -358,5 +477,14 @@ def _may_stay(name: str, kept: tuple[str, ...]) -> bool:
         return not TEMPORARY.search(name.rpartition("/")[2])
     if name in ("calls", "variables", "gate") or name.startswith("tmp/"):
         return True
-    is_ours = name.startswith((f"{STATE}/runs/", f"{STATE}/dispatches/"))
-    return is_ours and any(f"/{one}/" in name for one in kept) and not TEMPORARY.search(name.rpartition("/")[2])
+    for place in ("runs", "dispatches", "work"):
+        for one in kept:
+            _, is_ours, within = name.partition(f"{STATE}/{place}/{one}/")
+            if is_ours:
+                return place == "work" or not any(map(TEMPORARY.search, within.split("/")))
+    return False
+
+
+def _is_code(name: str) -> bool:
+    """What came home to a repository, and what the host keeps of it for the next time."""
+    return name.startswith((*CODE_COMES, f"{STATE}/projects/")) and not any(map(GIT_TEMPORARY.search, name.split("/")))

@@ -1,4 +1,7 @@
-"""A picture of one machine: both OpenCode's database, read-only, and the files. It shares no code with the product."""
+"""A picture of one machine: both OpenCode's database, read-only, the files, and the history of a git repository.
+
+It shares no code with the product.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ import json
 import os
 import re
 import sqlite3
+import stat
+import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 DATABASE = ".local/share/opencode/opencode.db"
+GIT_S = 30.0
 
 _ID = re.compile(r"\b(ses|msg|prt|call|evt|tool)_[0-9A-Za-z]+")
 _NOT_CONTENT = frozenset(
@@ -25,6 +31,7 @@ _NOT_CONTENT = frozenset(
 """What a copy may change: its ids, its times, and who is to answer next."""
 
 Row = dict[str, Any]
+Files = dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,30 @@ def _content(value: Any) -> Any:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit with all of its files: path to mode and object id."""
+
+    id: str
+    parents: tuple[str, ...]
+    subject: str
+    files: Files
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What git says of a repository."""
+
+    working: Files = field(default_factory=dict)
+    """The working tree without what is ignored, as a commit of it would be."""
+    commits: tuple[Commit, ...] = ()
+    """Of HEAD, the oldest first."""
+    branches: dict[str, tuple[Commit, ...]] = field(default_factory=dict)
+    """The same of each branch that is named for dispatches."""
+    damage: str = ""
+    """What `git fsck` complains of."""
+
+
+@dataclass(frozen=True, slots=True)
 class Picture:
     """One machine at one moment: its sessions with all their rows, and the files that nobody may touch."""
 
@@ -76,6 +107,8 @@ class Picture:
     """Every file below the home."""
     runs: tuple[str, ...] = ()
     """The session of each `opencode run` that began here."""
+    history: History = field(default_factory=History)
+    """Of the project, where it was asked for."""
 
     @property
     def rows(self) -> tuple[object, ...]:
@@ -83,12 +116,13 @@ class Picture:
         return (self.sessions, self.messages, self.todos)
 
 
-def look(home: Path, project: Path) -> Picture:
-    """Take a picture of a machine."""
+def look(home: Path, project: Path, *, has_history: bool = False) -> Picture:
+    """Take a picture of a machine; `has_history` asks git about the project too."""
     sessions, messages, todos = _read_database(home / DATABASE)
     files = frozenset(str(path.relative_to(home)) for path in below(home))
     tree = {str(path.relative_to(project)): _fingerprint(path) for path in below(project)}
-    return Picture(home, sessions, messages, todos, tree, files, tuple(_runs(home)))
+    history = _history(project) if has_history else History()
+    return Picture(home, sessions, messages, todos, tree, files, tuple(_runs(home)), history)
 
 
 def _read_database(path: Path) -> tuple[dict[str, Row], dict[str, tuple[Message, ...]], dict[str, tuple[Row, ...]]]:
@@ -139,6 +173,64 @@ def _fingerprint(path: Path) -> str:
     state = path.lstat()
     held = str(path.readlink()).encode() if path.is_symlink() else path.read_bytes()
     return f"{state.st_mode:o} {hashlib.sha256(held).hexdigest()}"
+
+
+def blob(content: bytes) -> str:
+    """Return the id that git gives to a file of this content."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _history(project: Path) -> History:
+    named = _git(project, "for-each-ref", "--format=%(refname:short)", "refs/heads").decode().split()
+    branches = {name: _commits(project, name) for name in named if name.startswith("dispatch")}
+    checked = _ran_git(project, "fsck", "--full", "--strict", "--no-dangling", "--no-progress")
+    damage = (checked.stdout + checked.stderr).decode() if checked.returncode else ""
+    return History(_working(project), _commits(project, "HEAD"), branches, damage)
+
+
+def _working(project: Path) -> Files:
+    names = _git(project, "ls-files", "-z", "--cached", "--others", "--exclude-standard").decode().split("\0")
+    files = {}
+    for name in names:
+        path = project / name
+        if name and (path.is_symlink() or path.is_file()):
+            held = os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes()
+            files[name] = f"{_mode(path)} {blob(held)}"
+    return files
+
+
+def _mode(path: Path) -> str:
+    if path.is_symlink():
+        return "120000"
+    return "100755" if path.lstat().st_mode & stat.S_IXUSR else "100644"
+
+
+def _commits(project: Path, tip: str) -> tuple[Commit, ...]:
+    lines = _git(project, "log", "--reverse", "--topo-order", "--format=%H%x00%P%x00%s", tip).decode().splitlines()
+    found = (line.split("\0") for line in lines)
+    return tuple(
+        Commit(name, tuple(parents.split()), subject, _files(project, name)) for name, parents, subject in found
+    )
+
+
+def _files(project: Path, commit: str) -> Files:
+    entries = _git(project, "ls-tree", "-r", "-z", commit).decode().split("\0")
+    parted = (entry.partition("\t") for entry in entries if entry)
+    return {name: " ".join(head.split()[::2]) for head, _, name in parted}
+
+
+def _git(project: Path, *arguments: str) -> bytes:
+    ran = _ran_git(project, *arguments)
+    assert ran.returncode == 0, ran.stderr.decode()
+    return ran.stdout
+
+
+def _ran_git(project: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    environment = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"}
+    argv = ["git", "-C", str(project), *arguments]
+    return subprocess.run(
+        argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=GIT_S, check=False
+    )
 
 
 def _runs(home: Path) -> Iterator[str]:
