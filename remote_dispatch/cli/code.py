@@ -12,7 +12,6 @@ import typer
 from remote_dispatch.cli.dispatches import Name
 from remote_dispatch.cli.output import Answer, JsonFlag, print_lines, print_table, run_async, run_command, say
 from remote_dispatch.errors import TaskFailedError, UsageError
-from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,11 +71,12 @@ def render_planned_code(code: Mapping[str, Any] | None) -> None:
         typer.echo("no code travels")
         return
     history = f", with {sized(code['history_bytes'])} of history that the host lacks" if code["history_bytes"] else ""
-    typer.echo(f"\nthe code in {code['top']} travels as {code['transport']}{history}, and beside it:")
     files = code["files"]
-    print_table(
-        ("FILE", "KIND", "SIZE"), [(one["path"], one["kind"], sized(one["bytes"])) for one in files[:LISTED_FILES]]
-    )
+    beside = "and beside it:" if files else "and nothing beside it"
+    typer.echo(f"\nthe code in {code['top']} travels as {code['transport']}{history}, {beside}")
+    if files:
+        rows = [(one["path"], one["kind"], sized(one["bytes"])) for one in files[:LISTED_FILES]]
+        print_table(("FILE", "KIND", "SIZE"), rows)
     if len(files) > LISTED_FILES:
         typer.echo(f"and {len(files) - LISTED_FILES} more")
     print_lines(f"left out: {line}" for line in code["left_out"])
@@ -152,17 +152,17 @@ async def _diff(name: str, *, is_stat: bool) -> Answer:
         table = [(one.path, str(one.added or 0), str(one.removed or 0)) for one in stat.files]
         return Answer(data=data, render=lambda: print_table(("FILE", "ADDED", "REMOVED"), table))
     patch = await patch_of(repository.git, arrived)
-    return Answer(data={**data, "diff": patch.decode(errors="replace")}, render=lambda: _print_patch(patch))
+    return Answer(data={**data, "diff": patch.decode(errors="replace")}, render=lambda: print_patch(patch))
 
 
-def _print_patch(patch: bytes) -> None:
+def print_patch(patch: bytes) -> None:
     """A pipe gets it byte for byte; a terminal must not obey what a host wrote."""
     if not sys.stdout.isatty():
         sys.stdout.flush()
         sys.stdout.buffer.write(patch)
         return
-    for line in patch.decode(errors="replace").splitlines():
-        typer.echo(clean(line, 100_000))
+    # Only at real line ends: what is within a line must not look like another one.
+    print_lines(patch.decode(errors="replace").split("\n")[:-1])
 
 
 async def _apply(name: str, branch: str | None, *, is_commit: bool) -> Answer:

@@ -57,6 +57,16 @@ class Screen:
             yield
         self._status = None
 
+    def ask(self, question: str) -> bool:
+        """Ask on the terminal. The spinner, which would paint over the question, rests meanwhile."""
+        if self._status is None:
+            return confirm(question)
+        self._status.stop()
+        try:
+            return confirm(question)
+        finally:
+            self._status.start()
+
     def _step(self, step: Step) -> None:
         self.dispatch = step.dispatch or self.dispatch
         if self._is_json:

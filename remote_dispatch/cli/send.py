@@ -197,7 +197,7 @@ async def _dispatch(
     from remote_dispatch.dispatch import Goal, carry_on, goal_of, record_dispatch
 
     with screen.live():
-        new = await record_dispatch(request, link, desk.store, program, screen, agree=_agreement(options))
+        new = await record_dispatch(request, link, desk.store, program, screen, agree=_agreement(options, screen))
         goal = Goal.LAUNCHED if options.is_detached else goal_of(new)
         sent = await carry_on(new, link, desk.store, program, screen, goal=goal, is_fresh=True, timeout_s=timeout_s)
     if goal is Goal.HOME or sent.state.is_end:
@@ -205,14 +205,14 @@ async def _dispatch(
     return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)
 
 
-def _agreement(options: Options) -> Agree:
+def _agreement(options: Options, screen: Screen) -> Agree:
     """Who answers when much is to be sent: the option, the user, or nobody."""
-    from remote_dispatch.cli.screen import confirm, is_interactive
+    from remote_dispatch.cli.screen import is_interactive
     from remote_dispatch.dispatch.code_out import nobody_agrees
 
     if options.is_agreed:
         return lambda _: True
-    return confirm if is_interactive() else nobody_agrees
+    return screen.ask if is_interactive() else nobody_agrees
 
 
 async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen) -> Plan:

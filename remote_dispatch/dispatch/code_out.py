@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from remote_dispatch.workspace.snapshot import Snapshot
     from remote_dispatch.workspace.survey import LeftOut, Survey
 
-LIMIT_BYTES = 200 * 1024 * 1024
+LIMIT_BYTES = 200_000_000
 """More than this does not travel unasked."""
 NAMED_LEFT_OUT = 100
 _OLDEST_GIT_THERE = {"sha1": (2, 20), "sha256": (2, 29)}

@@ -85,8 +85,8 @@ def _code(code: CarriedTree | None) -> str:
     )
     return (
         f"The code came along, uncommitted changes included: all below `{code.local}` there is below `{code.remote}` "
-        f"here. {kept} What git ignores did not come: install dependencies and build anew where you need them, "
-        "and do not expect files with credentials."
+        f"here. {kept} What git ignores did not come, unless it was asked for: install dependencies and build anew "
+        "where you need them, and do not expect files with credentials."
     )
 
 

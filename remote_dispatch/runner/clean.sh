@@ -1,7 +1,8 @@
 # shellcheck shell=sh disable=SC2154 # common.sh assigns
 # clean RUN_DIRECTORY DISPATCH_ID [unbegun]: removes a run directory that nobody uses, and before it the tree in which the
-# work was done; the objects of its project stay for the next dispatch. Prints `removed`, or `kept` and why: path (it is not this dispatch's run directory), held (a runner lives), running (its OpenCode lives), begun (it was
-# to go because nothing ran, and something did), failed.
+# work was done; the objects of its project stay for the next dispatch. Prints `removed`, or `kept` and why: path (it is not
+# this dispatch's run directory), held (a runner lives), running (its OpenCode lives), begun (it was to go because nothing
+# ran, and something did), failed.
 
 KEPT_SNAPSHOTS=3
 

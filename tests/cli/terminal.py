@@ -97,11 +97,11 @@ def envelope(completed: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     return value
 
 
-def on_a_terminal(terminal: Terminal, *words: str) -> tuple[int, str]:
+def on_a_terminal(terminal: Terminal, *words: str, program: str = PROGRAM) -> tuple[int, str]:
     """Run the program with a real terminal as its stdout; return the exit status and what the terminal got."""
     leader, follower = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
+        [sys.executable, "-c", program, *words],
         cwd=terminal.project,
         env=terminal.variables(),
         stdin=subprocess.DEVNULL,
@@ -128,11 +128,13 @@ def read_to_the_end(leader: int) -> str:
     return output.decode()
 
 
-def converse(terminal: Terminal, *words: str, answers: Sequence[tuple[str, str]]) -> tuple[int, str]:
+def converse(
+    terminal: Terminal, *words: str, answers: Sequence[tuple[str, str]], program: str = PROGRAM
+) -> tuple[int, str]:
     """Run the program with a person: each answer is typed once its prompt is seen. Return status and screen."""
     leader, follower = pty.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, *words],
+        [sys.executable, "-c", program, *words],
         cwd=terminal.project,
         env=terminal.variables(),
         stdin=follower,

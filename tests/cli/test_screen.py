@@ -13,9 +13,11 @@ from remote_dispatch.cli import screen as screens
 from remote_dispatch.cli.screen import Screen, line_of, marks_for
 from remote_dispatch.dispatch.report import Step
 from remote_dispatch.runner.events import Progress
+from tests.cli.terminal import Terminal, converse, on_a_terminal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 HOSTILE = "a\x1b]52;c;eA==\x07b\x1b[2J\u202ec"
 UTF8 = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
@@ -110,3 +112,36 @@ def test_a_long_title_is_cut_to_one_line() -> None:
     assert "\n" not in shown
     assert len(shown) < 200
     assert shown.endswith("…")
+
+
+ASKING = """
+from remote_dispatch.cli.screen import Screen
+from remote_dispatch.dispatch.report import Step
+screen = Screen(is_json=False)
+with screen.live():
+    screen(Step("connect", "asking pi"))
+    print("agreed" if screen.ask("send it?") else "refused")
+"""
+
+
+@pytest.mark.parametrize(("answer", "outcome"), [("y\n", "agreed"), ("\n", "refused")])
+def test_a_question_stands_on_a_line_of_its_own_and_no_spinner_beside_it(
+    answer: str, outcome: str, tmp_path: Path
+) -> None:
+    terminal = Terminal(tmp_path, {"TERM": "xterm"})
+    terminal.project.mkdir()
+    _, seen = converse(terminal, answers=[("[y/N]", answer)], program=ASKING)
+    assert "\x1b[2Ksend it?" in seen
+    assert outcome in seen
+
+
+PATCHING = r"""
+from remote_dispatch.cli.code import print_patch
+print_patch(b"+safe\r-never there\x0b+nor this\xe2\x80\xa8+or this\x1b[2J\x1b]0;title\x07\n+next\n")
+"""
+
+
+def test_a_line_of_a_patch_is_one_line_on_a_terminal_and_drives_nothing(tmp_path: Path) -> None:
+    terminal = Terminal(tmp_path, {"TERM": "xterm"})
+    terminal.project.mkdir()
+    assert on_a_terminal(terminal, program=PATCHING) == (0, "+safe -never there +nor this +or this\r\n+next\r\n")

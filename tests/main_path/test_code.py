@@ -199,6 +199,7 @@ def test_a_host_without_git_gets_an_archive_and_the_branch_comes_back_all_the_sa
         world, "!bash echo three >> auth.ts\n!bash rm notes.md\n!say done", "--mode", "round-trip", "--name", "kumo"
     )
     assert (ran.exit_code, ran.data["code"]["transport"], ran.data["code"]["home"]) == (0, "archive", "home")
+    assert any("pi has no git" in line.get("text", "") for line in ran.streams)
     names = tree.git("ls-tree", "-r", "--name-only", "dispatch/kumo").splitlines()
     assert names == [".gitignore", "auth.ts", "new.txt", "sub/x.py"]
 
@@ -263,3 +264,18 @@ def test_work_that_is_only_there_is_neither_pruned_nor_removed_unsaid(world: Wor
     home = world.cli("collect", "kumo", "--json")
     assert (home.exit_code, home.data["code"]["home"]) == (0, "home")
     assert world.cli("prune", "--json").data["removed"] == ["kumo"]
+
+
+def test_a_bundle_that_was_damaged_there_is_refused_and_the_work_stays_there(world: World, tree: Tree) -> None:
+    send(world, "!bash echo three >> auth.ts\n!say done", "--name", "kumo")
+    world.await_end()
+    bundle = world.run_directories()[-1] / "back.bundle"
+    whole, before = bundle.read_bytes(), tree.look()
+    bundle.write_bytes(whole[:-30] + b"?" + whole[-29:])
+    refused = world.cli("collect", "kumo", "--json")
+    assert (refused.exit_code, "differs from what was written there" in refused.error["message"]) == (12, True)
+    assert tree.look() == before
+    assert "dispatch/kumo" not in tree.git("branch", "--list")
+    assert list((world.host.home / ".local/state/remote-dispatch/work").glob("*/project"))
+    bundle.write_bytes(whole)
+    assert world.cli("collect", "kumo", "--json").data["code"]["home"] == "home"
