@@ -24,6 +24,9 @@ from remote_dispatch.hosts.entries import FIELDS
 from remote_dispatch.model import Dispatch, DispatchRequest, Moment, State
 from remote_dispatch.opencode.glance import glance
 
+pytestmark = pytest.mark.thorough
+
+
 REPOSITORY = Path(__file__).parents[2]
 DEADLINE_S = 30
 ADDRESS = "10.0.0.5"

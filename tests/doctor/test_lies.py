@@ -11,6 +11,7 @@ from remote_dispatch.doctor.on_host import read
 from remote_dispatch.model import Host
 from remote_dispatch.opencode.catalogue import parse_agents
 
+pytestmark = pytest.mark.thorough
 HEARD_AT = 1_700_000_000.0
 PATH = "/home/me/bin/opencode"
 HONEST = dict(

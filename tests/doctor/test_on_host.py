@@ -22,6 +22,9 @@ from tests.rig.sshd import Sshd
 from tests.rig.stub import OPENCODE_STUB
 from tests.rig.world import Machine
 
+pytestmark = pytest.mark.thorough
+
+
 LOGOUT = {"XDG_SESSION_ID": "7"}
 BUSCTL = '#!/bin/sh\nprintf "%s\\n" "b {kills}" "{only}" "{excluded}"\n'
 NOBODY = r"as 1 \"nobody\""

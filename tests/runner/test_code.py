@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from remote_dispatch.runner.job import Code
 
 
+pytestmark = pytest.mark.thorough
+
+
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
     return Home.make(tmp_path / "home" / "my app")

@@ -50,6 +50,7 @@ def packed_now(host: Host) -> Path:
     return place
 
 
+pytestmark = pytest.mark.thorough
 COMMIT = "git commit -qam"
 OTHER = f"git checkout -qb other && echo 2 >a.txt && {COMMIT} other"
 AS_X = "git -c user.name=x -c user.email=x@x"

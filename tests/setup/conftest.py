@@ -24,10 +24,15 @@ USUAL_TOOLS = (
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Programs made of bytes run on one kind of machine only."""
+    """Programs made of bytes run on one kind of machine only; what goes over sshd is too slow for the inner loop."""
     for item in items:
-        if Path(__file__).parent in item.path.parents and "machine" in getattr(item, "fixturenames", ()):
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        names = getattr(item, "fixturenames", ())
+        if "machine" in names:
             item.add_marker(pytest.mark.skipif(not RUNS_TINY_PROGRAMS, reason="needs Linux on x86-64"))
+        if "world" in names:
+            item.add_marker(pytest.mark.whole)
 
 
 @dataclass

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.workspace.places import Far, Home, commit, sh
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each runs git a dozen times or more: too slow for the inner loop."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.thorough)
 
 
 @pytest.fixture(autouse=True)
