@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from remote_dispatch.hosts.layers import configuration_directory, home_of
+from remote_dispatch.hosts.layers import configuration_directory, home_of, top_level
 from remote_dispatch.hosts.opencode_files import (
     FURTHER_FILES,
     GLOBAL_FILES,
@@ -87,7 +87,7 @@ def user_place(environment: Mapping[str, str]) -> Place:
 
 def project_place(environment: Mapping[str, str], directory: Path) -> Place:
     """Return the place for the project of this directory: its git top level, else the directory itself."""
-    top = next((one for one in (directory, *directory.parents) if os.path.lexists(one / ".git")), directory)
+    top = top_level(directory)
     return Place(
         PlaceKind.PROJECT,
         top / ".opencode" / "plugin" / PLUGIN_FILE,

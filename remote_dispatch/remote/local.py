@@ -54,7 +54,7 @@ class LocalConnection:
         except TimeoutError:
             raise DeadlinePassedError(f"{NAME}: a command did not end in {timeout_s:g} s and was stopped") from None
         finally:
-            await _end(process)
+            await end_group(process)
         return Completed(_status(process), stdout, stderr)
 
     @asynccontextmanager
@@ -64,7 +64,7 @@ class LocalConnection:
         try:
             yield LocalChannel(process)
         finally:
-            await _end(process)
+            await end_group(process)
 
     async def upload(
         self,
@@ -152,7 +152,7 @@ def _status(process: Process) -> int:
     return process.returncode
 
 
-async def _end(process: Process) -> None:
+async def end_group(process: Process) -> None:
     """Kill the process group of a process that still runs; what it left behind detached is not ours to end."""
     if process.returncode is None:
         with suppress(ProcessLookupError):

@@ -14,6 +14,7 @@ from subprocess import DEVNULL
 from typing import IO, TYPE_CHECKING
 
 from remote_dispatch.errors import CommandError, HostNotReadyError
+from remote_dispatch.remote.local import end_group
 from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ LONG_S = 3600.0
 """For what reads or writes whole repositories."""
 OUTPUT_LIMIT_BYTES = 256_000_000
 _DETAIL_LIMIT = 500
-_LET_GO_S = 5
 
 _SETTINGS = (
     "core.hooksPath=/dev/null",
@@ -117,7 +117,7 @@ class Git:
         except _TooMuchError:
             raise CommandError(THIS_MACHINE, _named(arguments), None, f"it printed over {limit_bytes} bytes") from None
         finally:
-            await _end(process)
+            await end_group(process)
         if status not in accepted:
             raise CommandError(THIS_MACHINE, _named(arguments), status, _last_lines(stderr))
         return Ran(status, stdout, stderr)
@@ -273,18 +273,6 @@ async def _tail(stream: asyncio.StreamReader | None) -> bytes:
     while stream is not None and (piece := await stream.read(65536)):
         kept = (kept + piece)[-8192:]
     return kept
-
-
-async def _end(process: Process) -> None:
-    """Kill what still runs, with the filters that it started."""
-    if process.returncode is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_LET_GO_S):
-                await process.wait()
-    # A filter that was left behind may hold the pipes open; asyncio has no other way to let go of them.
-    process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _named(arguments: tuple[str, ...]) -> str:
