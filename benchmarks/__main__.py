@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import dispatches, processor, startup, transcripts, transfers
+from benchmarks import dispatches, processor, startup, transcripts, transfers, watching
 from benchmarks.page import page, surroundings
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ SECTIONS = {
     "transcripts": transcripts.figures,
     "dispatches": dispatches.figures,
     "transfers": transfers.figures,
+    "watching": watching.figures,
 }
 
 
@@ -36,7 +37,7 @@ def main() -> int:
         parser.error(f"no section is called {', '.join(sorted(unknown))}")
     chosen = options.sections or list(SECTIONS)
     try:
-        if "dispatches" in chosen:
+        if {"dispatches", "watching"} & set(chosen):
             dispatches.find_opencode()
     except dispatches.OpencodeMissingError as error:
         print(f"error: {error}", file=sys.stderr)

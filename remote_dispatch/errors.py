@@ -3,6 +3,7 @@
     RemoteDispatchError                 70  our bug, when it is raised as itself
     ├── UsageError                       2  the call makes no sense as it stands
     ├── TaskFailedError                  1  the task failed on the host, was lost or cancelled
+    ├── TurnFailedError            1 3 6 7  a session's turn has not ended well: see `Failure`
     ├── LoginError                       4  the host did not let us in
     │   ├── AuthenticationError          4  no key was accepted
     │   └── HostKeyError                 4  the host key is unknown, changed or revoked
@@ -23,7 +24,10 @@ Errors carry facts. Only `cli` turns them into words on a screen. A message name
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from remote_dispatch.failure import Failure
 
 
 class RemoteDispatchError(Exception):
@@ -33,8 +37,8 @@ class RemoteDispatchError(Exception):
     of the dispatch that it is about, where one is recorded.
     """
 
-    exit_code: ClassVar[int] = 70
-    kind: ClassVar[str] = "internal"
+    exit_code: int = 70
+    kind: str = "internal"
     retryable: ClassVar[bool] = False
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
@@ -56,6 +60,16 @@ class TaskFailedError(RemoteDispatchError):
 
     exit_code = 1
     kind = "task-failed"
+
+
+class TurnFailedError(RemoteDispatchError):
+    """A session's turn has not ended well, or waits for somebody. The failure says why, and is the `kind`."""
+
+    def __init__(self, failure: Failure, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.failure = failure
+        self.kind = failure.value
+        self.exit_code = failure.exit_code
 
 
 class LoginError(RemoteDispatchError):

@@ -19,6 +19,9 @@ PermissionAction = Literal["allow", "ask", "deny"]
 PermissionRules = dict[str, PermissionAction | dict[str, PermissionAction]]
 """OpenCode's permission object: `{"bash": {"*": "deny", "git *": "allow"}, "edit": "allow"}`; the last match wins."""
 
+VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]*$"
+"""The name of an environment variable."""
+
 SafeText = Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
@@ -99,7 +102,7 @@ class Model:
 
 
 class Host(BaseModel):
-    """One entry of the host registry. `host`, `port`, `server` and `env` are private: shown by no repr."""
+    """One entry of the host registry. What is an address, or may hold a secret, is private: shown by no repr."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
@@ -144,7 +147,7 @@ class Host(BaseModel):
         description="Where OpenCode is there, when it is not found by itself; `~` is the home there.",
         examples=["~/.opencode/bin/opencode"],
     )
-    env: dict[Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] | None = Field(
+    env: dict[Annotated[str, StringConstraints(pattern=VARIABLE)], str] | None = Field(
         default=None,
         repr=False,
         description="Variables for OpenCode there. Their values are never shown.",
@@ -160,6 +163,25 @@ class Host(BaseModel):
         repr=False,
         description="The URL of an OpenCode server, for named sessions; without user and password.",
         examples=["https://opencode.example:4096"],
+    )
+    server_user: SafeText | None = Field(
+        default=None,
+        repr=False,
+        description="The user name at that server; without it OPENCODE_SERVER_USERNAME, else `opencode`.",
+        examples=["opencode"],
+    )
+    server_password_env: Annotated[str, StringConstraints(pattern=VARIABLE)] | None = Field(
+        default=None,
+        description="The variable of this machine that holds the password of that server; without it and without a "
+        "command OPENCODE_SERVER_PASSWORD.",
+        examples=["SHARED_OPENCODE_PASSWORD"],
+    )
+    server_password_command: Annotated[list[SafeText], Field(min_length=1)] | None = Field(
+        default=None,
+        repr=False,
+        description="The command of this machine that prints the password of that server in its first line: program "
+        "and arguments, no shell. Never shown.",
+        examples=[["pass", "show", "opencode"]],
     )
     os: Literal["linux", "macos", "windows"] | None = Field(
         default=None, description="The system there; accepted in files of the npm plugin.", examples=["linux"]
@@ -210,6 +232,8 @@ class DispatchRequest(BaseModel):
     """Patterns of ignored files and likely secrets that travel all the same."""
     is_copy: bool = False
     """Whether it is to be an independent copy: fresh ids there, and a session of its own at home."""
+    is_live: bool = False
+    """Whether an OpenCode server there works on it, so that it can be watched, answered and talked to."""
     is_forced: bool = False
     """Whether a session goes although a turn of it seems to be open here."""
 
@@ -346,6 +370,8 @@ class Dispatch(BaseModel):
     """Absolute path on the host."""
     remote_directory: str | None = None
     """The working directory on the host, absolute, once the runner has entered it."""
+    turn_id: str | None = None
+    """The user message that opened its turn on an OpenCode server, once it is known to be there."""
     kind: str | None = None
     """Why it failed, one word (see dispatch.verdict)."""
     detail: str | None = None
@@ -449,33 +475,3 @@ class RemoteFacts:
     directory: PurePosixPath
     """The asked working directory with `~` expanded; it need not exist yet."""
     is_directory_there: bool
-
-
-class Outcome(BaseModel):
-    """`outcome.json` as the runner wrote it: facts, no verdict. Times in seconds since 1970, on the host's clock."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    schema_version: int = Field(default=1, alias="schema")
-    dispatch: str
-    session: str
-    problem: str | None = None
-    """None, or what stopped the runner: opencode-missing, directory, import-refused, import-unproved, run-failed,
-    export-failed, terminated, no-space (or nothing can be written), lost (it was killed; a recovery wrote this)."""
-    is_started: bool = Field(default=False, alias="started")
-    import_status: int | None = None
-    run_status: int | None = None
-    export_status: int | None = None
-    signal: str | None = None
-    began_s: int | None = Field(default=None, alias="began")
-    run_began_s: int | None = Field(default=None, alias="run_began")
-    run_ended_s: int | None = Field(default=None, alias="run_ended")
-    ended_s: int | None = Field(default=None, alias="ended")
-    back_sha256: str | None = None
-    back_bytes: int | None = None
-    code: str | None = None
-    """None, packed, failed (the tree stays on the host) or refused (nothing ran)."""
-    code_problem: str | None = None
-    """Why it failed or was refused, one word: see docs/code.md."""
-    left_processes: int | None = Field(default=None, alias="left")
-    """How many processes that the model started still ran at the end; None where that cannot be seen (macOS)."""

@@ -10,13 +10,14 @@ import pytest
 
 from tests.rig.guard import guard_the_real_home
 from tests.rig.real import real_opencode
+from tests.rig.served import served
 from tests.rig.zygote import IS_POSSIBLE, Zygote
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-__all__ = ["real_opencode"]
+__all__ = ["real_opencode", "served"]
 
 PREFIXES = ("XDG_", "OPENCODE_", "REMOTE_DISPATCH_")
 KEPT = ("REMOTE_DISPATCH_TEST_",)
@@ -28,6 +29,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     # And `nohup` has them ignore a hang-up.
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that nobody waits for it at the end.
+
+    It begins at one worker, whose servers and machines all of it shares; the others take of it when they have time.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
 @pytest.fixture(autouse=True)

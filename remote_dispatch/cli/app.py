@@ -70,6 +70,22 @@ GROUPS = {
         "plugin_app",
         ("plugin",),
     ),
+    "session": Group(
+        "Named sessions on OpenCode servers: prompt, watch and answer them from here.",
+        "session_app",
+        (
+            "session.app",
+            "session.manage",
+            "session.look",
+            "session.read",
+            "session.offered",
+            "session.open",
+            "session.send",
+            "session.watch",
+            "session.requests",
+            "session.server",
+        ),
+    ),
 }
 
 

@@ -25,6 +25,8 @@ Completions = list[tuple[str, str]]
 """Words, each with a line of help, which may be empty."""
 
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_OFFER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/@-]{0,127}")
+"""Agents and models that are plain words to every shell."""
 _MOST_DISPATCHES = 100
 _RECORD_BYTES = 1 << 20
 _HELP_LENGTH = 60
@@ -53,6 +55,24 @@ def complete_dispatch(incomplete: str) -> Completions:
         return _fitting(((name, f"on {host}") for name, host in _dispatches()), incomplete)
     except (OSError, RuntimeError):
         return []
+
+
+def complete_named_session(incomplete: str) -> Completions:
+    """Complete the name of a named session; host and title are the help."""
+    try:
+        return _fitting(_named_sessions(), incomplete)
+    except (OSError, RuntimeError):
+        return []
+
+
+def complete_agent(context: Context, incomplete: str) -> list[str]:
+    """Complete an agent of the host or session that stands before, as its server offered them last."""
+    return _remembered(context, "agents", incomplete)
+
+
+def complete_model(context: Context, incomplete: str) -> list[str]:
+    """Complete a model of the host or session that stands before, as its server offered them last."""
+    return _remembered(context, "models", incomplete)
 
 
 def complete_session(incomplete: str) -> Completions:
@@ -111,6 +131,31 @@ def _dispatches() -> Iterator[tuple[str, str]]:
             yield str(record["name"]), str(record["request"]["host"])
         except (OSError, ValueError, LookupError, TypeError):
             continue
+
+
+def _named_sessions() -> Iterator[tuple[str, str]]:
+    for path in sorted((_records_directory().parent / "sessions").glob("*.json")):
+        try:
+            record = json.loads(_beginning(path))
+            yield path.stem, f"on {record['host']} {record.get('title') or ''}"
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue
+
+
+def _remembered(context: Context, kind: str, incomplete: str) -> list[str]:
+    """No server is asked: what was offered last stands in a file for each host.
+
+    The parser stops at the option that has no value yet, so that the arguments before it are in `args`.
+    """
+    state = _records_directory().parent
+    try:
+        place = context.params.get("host") or context.params.get("name") or context.args[0]
+        record = state / f"sessions/{place}.json"
+        host = json.loads(_beginning(record))["host"] if record.exists() else place
+        words = json.loads(_beginning(state / f"offers/{host}.json"))[kind]
+        return [word for word in words if word.startswith(incomplete) and _OFFER.fullmatch(word)]
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError):
+        return []
 
 
 def _beginning(path: Path) -> bytes:

@@ -32,8 +32,11 @@ class Desk:
 
     @property
     def store(self) -> Store:
-        """The dispatches of this user."""
-        return default_store(os.environ)
+        """The dispatches of this user; none is called as a named session is."""
+        from remote_dispatch.sessions.store import session_names
+
+        store = default_store(os.environ)
+        return Store(store.root, also_taken=lambda: session_names(store.root.parent))
 
     @property
     def program(self) -> Program:
@@ -73,6 +76,7 @@ def data_of(record: Dispatch) -> dict[str, Any]:
         "id": record.id,
         "host": record.host,
         "mode": record.mode,
+        "live": record.request.is_live,
         "state": record.state,
         "session_id": record.session_id,
         "new_messages": record.new_messages,

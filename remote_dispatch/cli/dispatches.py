@@ -9,6 +9,7 @@ import typer
 
 from remote_dispatch.cli.completion import complete_dispatch
 from remote_dispatch.cli.hosts import HostsFile
+from remote_dispatch.cli.live import life
 from remote_dispatch.cli.options import ServerOption, Timeout
 from remote_dispatch.cli.output import Answer, JsonFlag, print_fields, print_lines, print_table, run_async, run_command
 from remote_dispatch.cli.words import age, duration_s
@@ -164,9 +165,10 @@ def failure_of(record: Dispatch) -> TaskFailedError:
     """The error for a dispatch that ended badly."""
     verb = {"failed": "failed", "cancelled": "was cancelled", "lost": "was lost"}[record.state]
     detail = f": {record.detail}" if record.detail else ""
+    look = "session messages" if record.request.is_live else "logs"
     return TaskFailedError(
         f"dispatch `{record.name}` {verb} on {record.host}{detail}",
-        hint=f"see what happened there with `remote-dispatch logs {record.name}`",
+        hint=f"see what happened there with `remote-dispatch {look} {record.name}`",
     )
 
 
@@ -328,7 +330,8 @@ async def _cancel(name: str, desk: Desk, screen: Screen) -> Answer:
         return Answer(data=data_of(record), render=lambda: typer.echo(f"{record.name} had ended: {record.state}"))
 
     async def go(link: Link) -> Dispatch:
-        stopped = await stop(record, link, desk.store)
+        async with life(desk, is_live=record.request.is_live) as turns:
+            stopped = await stop(record, link, desk.store, turns)
         return stopped if stopped.is_cleaned_up else await to(Goal.HOME, stopped, link, desk, screen, None)
 
     with screen.live():
@@ -382,9 +385,11 @@ async def to(
     from remote_dispatch.dispatch import Goal, carry_on
 
     program = desk.program if goal is Goal.HOME else None
-    return await carry_on(
-        record, link, desk.store, program, screen, goal=goal, is_waiting=is_waiting, timeout_s=timeout_s
-    )
+    async with life(desk, is_live=record.request.is_live) as turns:
+        return await carry_on(
+            record, link, desk.store, program, screen,
+            goal=goal, is_waiting=is_waiting, timeout_s=timeout_s, life=turns,
+        )  # fmt: skip
 
 
 def _desk(hosts_file: Path | None) -> Desk:

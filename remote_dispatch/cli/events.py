@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from remote_dispatch.cli.output import Answer, note, stream
+from remote_dispatch.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +28,12 @@ async def show(name: str, desk: Desk, *, is_followed: bool, is_json: bool) -> An
     if kept.exists():
         _print_events(EventReader().feed(kept.read_bytes()), is_json=is_json)
         return Answer(data={"name": record.name})
+    if record.request.is_live:
+        raise UsageError(
+            f"dispatch `{record.name}` lives on an OpenCode server, which keeps no log of it",
+            hint=f"look on with `remote-dispatch session watch {record.name}`, read it with "
+            f"`remote-dispatch session messages {record.name}`",
+        )
     async with desk.link_of(record) as link:
         if is_followed:
             await _follow_events(record, link, is_json=is_json)

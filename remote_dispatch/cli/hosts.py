@@ -275,7 +275,13 @@ def _masked(value: Any) -> Any:
 
 
 def _private(host: Host) -> dict[str, Any]:
-    return {"address": host.host, "port": host.port, "server": host.server}
+    return {
+        "address": host.host,
+        "port": host.port,
+        "server": host.server,
+        "server_user": host.server_user,
+        "server_password_command": host.server_password_command,
+    }
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

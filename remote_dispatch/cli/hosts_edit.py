@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from remote_dispatch.hosts import Registry
     from remote_dispatch.hosts.draft import Draft
+    from remote_dispatch.sessions.store import SessionStore
 
 _RULES_LIMIT_BYTES = 1 << 20
 _EDITOR_VARIABLES = ("VISUAL", "EDITOR")
@@ -39,7 +40,7 @@ FieldValue = Annotated[
     str,
     typer.Argument(
         metavar="VALUE",
-        help="Its new value; `permission_rules` and `env` take JSON.",
+        help="Its new value; `permission_rules`, `env` and `server_password_command` take JSON.",
         autocompletion=complete_value,
     ),
 ]
@@ -74,6 +75,14 @@ def add_host(
         Literal["carry", "existing", "none"] | None, typer.Option(help="Which code travels with the session.")
     ] = None,
     server: Annotated[str | None, typer.Option(metavar="URL", help="An OpenCode server, for named sessions.")] = None,
+    server_user: Annotated[str | None, typer.Option(metavar="NAME", help="The user name at that server.")] = None,
+    server_password_env: Annotated[
+        str | None, typer.Option(metavar="VARIABLE", help="The variable here that holds that server's password.")
+    ] = None,
+    server_password_command: Annotated[
+        str | None,
+        typer.Option(metavar="COMMAND", help="The command here that prints that server's password; no shell reads it."),
+    ] = None,
     system: Annotated[
         Literal["linux", "macos", "windows"] | None, typer.Option("--os", help="The operating system there.")
     ] = None,
@@ -83,9 +92,11 @@ def add_host(
     """Add a host to your hosts file; comments and formatting stay."""
     fields = {"port": port, "agent": agent, "model": model, "variant": variant, "directory": directory}
     fields |= {"permissions": permissions, "opencode": opencode, "code": code, "server": server, "os": system}
+    fields |= {"server_user": server_user, "server_password_env": server_password_env}
 
     def work() -> Answer:
         more = {"permission_rules": _rules(permission_rules), "env": _variables(env)}
+        more |= {"server_password_command": _words(server_password_command)}
         return _add(name, address, fields | more, hosts_file)
 
     run_command("hosts add", work, is_json=is_json)
@@ -116,7 +127,7 @@ def unset_host_field(
 def remove_host(
     name: HostName, *, is_agreed: AgreedFlag = False, hosts_file: HostsFile = None, is_json: JsonFlag = False
 ) -> None:
-    """Take a host out of your hosts file; it asks first, and names the dispatches that would lose their host."""
+    """Take a host out of your hosts file; it asks first, and names what would lose its host."""
     run_command("hosts remove", lambda: _remove(name, hosts_file, is_agreed=is_agreed), is_json=is_json)
 
 
@@ -129,7 +140,7 @@ def rename_host(
     hosts_file: HostsFile = None,
     is_json: JsonFlag = False,
 ) -> None:
-    """Give a host another name; it asks first when dispatches would lose their host."""
+    """Give a host another name; named sessions go along, and it asks first when dispatches would lose their host."""
     run_command("hosts rename", lambda: _rename(name, new, hosts_file, is_agreed=is_agreed), is_json=is_json)
 
 
@@ -203,6 +214,15 @@ def _rules(path: Path | None) -> Any:
         ) from error
 
 
+def _words(command: str | None) -> list[str] | None:
+    if command is None:
+        return None
+    try:
+        return shlex.split(command)
+    except ValueError:
+        raise UsageError("`--server-password-command` has a quote that is not closed") from None
+
+
 def _variables(texts: list[str] | None) -> dict[str, str] | None:
     pairs = [text.partition("=") for text in texts or ()]
     if not all(key and equals for key, equals, _ in pairs):
@@ -220,15 +240,16 @@ def _remove(name: str, hosts_file: Path | None, *, is_agreed: bool) -> Answer:
     registry = load_registry(hosts_file)
     origin = editable(registry.places, name)
     called = _called(registry, name)
-    losses = _losses(name)
+    losses, sessions = _losses(name), _sessions_on(name)
+    told = {**losses, **{one: _lost_session(one, name) for one in sessions}}
     if not is_agreed:
         command = f"remove {_typed(registry, name)}"
-        _ask(f"removing {called}", f"Remove {called} from {origin.file}?", command, losses)
+        _ask(f"removing {called}", f"Remove {called} from {origin.file}?", command, told)
     file = remove(registry.places, name)
     say(f"removed {called} from {file}")
     _tell_revealed(name, hosts_file)
     data = {"name": name if name in registry.all_names else None, "file": file, "dispatches": _names(losses)}
-    return Answer(data=data, warnings=tuple(losses.values()) if is_agreed else ())
+    return Answer(data={**data, "sessions": sessions}, warnings=tuple(told.values()) if is_agreed else ())
 
 
 def _rename(name: str, new: str, hosts_file: Path | None, *, is_agreed: bool) -> Answer:
@@ -245,10 +266,11 @@ def _rename(name: str, new: str, hosts_file: Path | None, *, is_agreed: bool) ->
         _ask(f"renaming {called}", f"Rename {called} to `{new}`?", command, losses)
     file = rename(registry.places, name, new)
     say(f"renamed {called} to `{new}` in {file}")
+    sessions = _take_along(name, new)
     _tell_revealed(name, hosts_file)
     problem = load_registry(hosts_file).problem_of(new)
     wrong = (f"still wrong: {problem}",) if problem else ()
-    data = {"name": new, "file": file, "dispatches": _names(losses)}
+    data = {"name": new, "file": file, "dispatches": _names(losses), "sessions": sessions}
     return Answer(data=data, warnings=(*wrong, *(losses.values() if is_agreed else ())))
 
 
@@ -278,6 +300,32 @@ def _losses(name: str) -> dict[str, str]:
         f"(`remote-dispatch collect {one}`)"
         for one in found
     }
+
+
+def _sessions_on(host: str) -> list[str]:
+    """The named sessions that live on this host."""
+    return sorted(one.name for one in _session_store().all() if one.host == host)
+
+
+def _lost_session(session: str, host: str) -> str:
+    return (
+        f"session `{session}` would lose its host: it is reached only while `{host}` is there "
+        f"(`remote-dispatch session forget {session}` forgets its name)"
+    )
+
+
+def _take_along(host: str, new: str) -> list[str]:
+    sessions = _session_store().move(host, new) if _sessions_on(host) else []
+    if sessions:
+        note(f"its named sessions go along: {', '.join(sessions)}")
+    return sessions
+
+
+def _session_store() -> SessionStore:
+    from remote_dispatch.dispatch import default_store
+    from remote_dispatch.sessions.store import default_session_store
+
+    return default_session_store(default_store(os.environ))
 
 
 def _names(losses: dict[str, str]) -> list[str]:

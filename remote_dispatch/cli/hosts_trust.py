@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,8 +23,15 @@ if TYPE_CHECKING:
     from remote_dispatch.hosts.trust import Change, Review, Trusted
     from remote_dispatch.model import Host
 
-_ADDRESS_FIELDS = ("host", "port", "server")
-_PRIVATE_WORDS = {"host": "address", "port": "port", "server": "server", "env": "variables"}
+_ADDRESS_FIELDS = ("host", "port", "server", "server_user", "server_password_command")
+_PRIVATE_WORDS = {
+    "host": "address",
+    "port": "port",
+    "server": "server",
+    "server_user": "user name",
+    "server_password_command": "command that runs here for the server's password",
+    "env": "variables",
+}
 _LONGEST_VALUE = 80
 _MOST_NAMES = 8
 
@@ -249,7 +257,11 @@ def _addresses(change: Change) -> list[str]:
 
 def _address(host: Host) -> str:
     values = ((field, getattr(host, field)) for field in _ADDRESS_FIELDS)
-    return ", ".join(f"{_PRIVATE_WORDS[field]} {value}" for field, value in values if value is not None)
+    return ", ".join(f"{_PRIVATE_WORDS[field]} {_private_text(value)}" for field, value in values if value is not None)
+
+
+def _private_text(value: str | int | list[str]) -> str:
+    return shlex.join(value) if isinstance(value, list) else str(value)
 
 
 def _data(review: Review, *, is_trusted: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 import typer
 
 from remote_dispatch.errors import ConfigurationError, RemoteDispatchError
-from remote_dispatch.text import clean
+from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +34,7 @@ INTERNAL_EXIT_CODE = 70
 INTERRUPTED_EXIT_CODE = 130
 DEBUG_VARIABLE = "REMOTE_DISPATCH_DEBUG"
 _LONGEST_TEXT = 4000
+_LONGEST_DETAILS = 100_000
 _GAP = "  "
 
 logger = logging.getLogger(__name__)
@@ -132,9 +133,9 @@ def stream(event: Mapping[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def say(text: str) -> None:
-    """Tell the user something on stderr."""
-    typer.echo(_shown(text), err=True)
+def say(text: str, *, limit: int = _LONGEST_TEXT) -> None:
+    """Tell the user something on stderr; what is longer than the limit is cut."""
+    typer.echo(clean(text, limit), err=True)
 
 
 def note(text: str) -> None:
@@ -147,10 +148,10 @@ def warn(text: str) -> None:
     _labelled("warning", typer.colors.YELLOW, text)
 
 
-def print_lines(lines: Iterable[str]) -> None:
-    """Print data, a line each; control characters are removed."""
+def print_lines(lines: Iterable[str], *, limit: int = _LONGEST_TEXT) -> None:
+    """Print data, a line each; control characters are removed, and what is longer than the limit is cut."""
     for line in lines:
-        typer.echo(_one_line(line))
+        typer.echo(clean(line, limit).replace("\n", " "))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | None]]) -> None:
@@ -211,7 +212,8 @@ def _unexpected(command: str, error: Exception) -> Failure:
         )
     logger.debug("unexpected error in %s", command, exc_info=error)
     if os.environ.get(DEBUG_VARIABLE) == "1":
-        typer.echo("".join(traceback.format_exception(error)), err=True)
+        details = mask_addresses("".join(traceback.format_exception(error)))
+        typer.echo(clean(details, _LONGEST_DETAILS), err=True)
     return Failure(
         RemoteDispatchError.kind,
         f"`{command}` stopped at a fault of remote-dispatch itself ({type(error).__name__})",

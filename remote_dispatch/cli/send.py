@@ -14,6 +14,7 @@ import typer
 
 from remote_dispatch.cli.completion import complete_host, complete_session
 from remote_dispatch.cli.hosts import HostsFile
+from remote_dispatch.cli.live import life, live_commands
 from remote_dispatch.cli.options import (
     AgreedFlag,
     CodeOption,
@@ -64,6 +65,7 @@ class Options:
     permission_rules: Path | None
     name: str | None
     timeout: str | None
+    is_live: bool
     is_copy: bool
     is_forced: bool
     is_detached: bool
@@ -101,6 +103,12 @@ def send(
         str | None, typer.Option(help="The name of the dispatch; four letters are made up otherwise.")
     ] = None,
     timeout: Timeout = None,
+    is_live: Annotated[
+        bool,
+        typer.Option(
+            "--live", help="Have an OpenCode server there work on it: watch it, answer it and talk to it meanwhile."
+        ),
+    ] = False,
     is_copy: Annotated[
         bool, typer.Option("--copy", help="Send an independent copy; its result becomes a session of its own.")
     ] = False,
@@ -124,8 +132,8 @@ def send(
     """
     options = Options(
         host, prompt, session, is_last, is_new, mode, directory, agent, model, variant, permissions, permission_rules,
-        name, timeout, is_copy, is_forced, is_detached, is_dry_run, code, include, is_agreed, server, hosts_file,
-        is_json,
+        name, timeout, is_live, is_copy, is_forced, is_detached, is_dry_run, code, include, is_agreed, server,
+        hosts_file, is_json,
     )  # fmt: skip
     run_command(
         "send",
@@ -158,9 +166,10 @@ def _send(options: Options) -> Answer:
 
 def _interrupted(record: Dispatch) -> Answer:
     name = record.name
+    look_on = "session watch" if record.request.is_live else "logs -f"
     error = StoppedWaitingError(
         f"interrupted; what was launched on {record.host} goes on as `{name}`",
-        hint=f"look on with `remote-dispatch logs -f {name}`, bring it home with `remote-dispatch collect {name}`",
+        hint=f"look on with `remote-dispatch {look_on} {name}`, bring it home with `remote-dispatch collect {name}`",
     )
     return Answer(data=_data(record), error=error)
 
@@ -194,12 +203,18 @@ async def _dispatch(
 ) -> Answer:
     """Hand over, and in a round trip wait, bring it home and tell a local server."""
     from remote_dispatch.cli.dispatches import announced, answer_of
-    from remote_dispatch.dispatch import Goal, carry_on, goal_of, record_dispatch
+    from remote_dispatch.dispatch import Goal, Step, carry_on, goal_of, record_dispatch
 
     with screen.live():
-        new = await record_dispatch(request, link, desk.store, program, screen, agree=_agreement(options, screen))
-        goal = Goal.LAUNCHED if options.is_detached else goal_of(new)
-        sent = await carry_on(new, link, desk.store, program, screen, goal=goal, is_fresh=True, timeout_s=timeout_s)
+        async with life(desk, is_live=request.is_live) as turns:
+            if turns is not None:
+                screen(Step("connect", f"an OpenCode server is wanted on {request.host}"))
+                await turns.prepare(link.host)
+            new = await record_dispatch(request, link, desk.store, program, screen, agree=_agreement(options, screen))
+            goal = Goal.LAUNCHED if options.is_detached else goal_of(new)
+            sent = await carry_on(
+                new, link, desk.store, program, screen, goal=goal, is_fresh=True, timeout_s=timeout_s, life=turns
+            )
     if goal is Goal.HOME or sent.state.is_end:
         return answer_of(await announced(new, sent, options.server))
     return Answer(data=_data(sent), render=lambda: _render_sent(sent), warnings=sent.warnings)
@@ -231,7 +246,7 @@ def _request(options: Options) -> DispatchRequest:
     here = Path.cwd()
     if not _is_text(str(here)):
         raise UsageError("the name of this directory is not text: it holds bytes that are not UTF-8")
-    rules = _rules(options.permission_rules)
+    rules = read_rules(options.permission_rules)
     try:
         if options.model is not None:
             Model.parse(options.model)
@@ -248,6 +263,7 @@ def _request(options: Options) -> DispatchRequest:
                 "permissions": options.permissions,
                 "permission_rules": rules,
                 "name": options.name,
+                "is_live": options.is_live,
                 "is_copy": options.is_copy,
                 "is_forced": options.is_forced,
                 "code": options.code,
@@ -279,7 +295,8 @@ def _prompt(text: str | None) -> str | None:
     return words
 
 
-def _rules(path: Path | None) -> Any:
+def read_rules(path: Path | None) -> Any:
+    """Read a file of permission rules, unchecked. Raises ConfigurationError when it is no JSON."""
     if path is None:
         return None
     try:
@@ -355,12 +372,15 @@ def _render_sent(record: Dispatch) -> None:
     name = record.name
     doing = "has finished already" if record.state == "finished" else "is at work"
     typer.echo(clean(f"{name} {doing} on {record.host}, in {record.remote_directory}", 4096))
-    for command, what in (
+    ordinary = (
         (f"remote-dispatch logs -f {name}", "look on"),
         (f"remote-dispatch collect {name}", "bring it home"),
         (f"remote-dispatch cancel {name}", "stop it"),
-    ):
-        typer.echo(f"  {command:<34} {what}")
+    )
+    commands = live_commands(name) if record.request.is_live else ordinary
+    width = max(34, *(len(command) for command, _ in commands))
+    for command, what in commands:
+        typer.echo(f"  {command:<{width}} {what}")
 
 
 def _planned(plan: Plan) -> Answer:
@@ -376,7 +396,7 @@ def _planned(plan: Plan) -> Answer:
         "agent": plan.choice.agent,
         "model": str(plan.choice.model),
         "variant": plan.choice.variant,
-        "permissions": outgoing.permit.policy,
+        "permissions": outgoing.permit.policy or "ask",
         "remote_directory": None if plan.baggage else str(facts.directory),
         "is_directory_there": None if plan.baggage else facts.is_directory_there,
         "opencode_version": facts.opencode_version,

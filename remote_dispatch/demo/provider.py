@@ -22,24 +22,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from remote_dispatch.demo.script import (
+    Accident,
     Act,
     Call,
     Conversation,
     Interruption,
     Pause,
+    Refusal,
     Reply,
     Say,
+    StreamError,
     Think,
     answer,
     read_conversation,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 LOOPBACK = "127.0.0.1"
 CHUNK = "chat.completion.chunk"
 POLL_S = 0.2
+PAGE = b"<!doctype html><title>Sign in</title><p>Please sign in to this network."
 FINISH_REASONS = {"tool-calls": "tool_calls"}
 """OpenCode's word to the wire's word, where they differ."""
 
@@ -176,7 +180,7 @@ class _RequestHandler(BaseHTTPRequestHandler):
             body = json.loads(self.rfile.read(size))
             conversation = read_conversation(body)
         except (ValueError, AttributeError):
-            self._send_error(400)
+            self._refuse(Refusal(400))
             return
         self._record(body, conversation)
         attempt = self.server.model.attempt(conversation, self._session_id)
@@ -196,8 +200,10 @@ class _RequestHandler(BaseHTTPRequestHandler):
         self.server.model.record(call)
 
     def _answer(self, reply: Reply, body: dict[str, Any]) -> None:
-        if reply.refusal:
-            self._send_error(reply.refusal.status, reply.refusal.retry_after)
+        if reply.accident:
+            self._have_accident(reply.accident)
+        elif reply.refusal:
+            self._refuse(reply.refusal)
         elif body.get("stream"):
             self._stream(reply, str(body.get("model", "")))
         elif self._perform(reply.acts, lambda _: None):
@@ -215,7 +221,8 @@ class _RequestHandler(BaseHTTPRequestHandler):
         self.end_headers()
         self._send_event(_chunk(model, {"role": "assistant", "content": ""}))
         if self._perform(reply.acts, lambda delta: self._send_event(_chunk(model, delta))):
-            self._send_event(_chunk(model, {}, _wire_finish(reply)))
+            if reply.finish != "none":
+                self._send_event(_chunk(model, {}, _wire_finish(reply)))
             self._send_event({**_chunk(model, {}), "choices": [], "usage": _usage(reply)})
             self._send_piece(b"data: [DONE]\n\n")
             self._send_piece(b"")
@@ -228,6 +235,10 @@ class _RequestHandler(BaseHTTPRequestHandler):
                     is_going_on = self.server.model.pause(seconds, self._is_client_gone)
                 case Interruption(kind):
                     is_going_on = self._interrupt(kind)
+                case StreamError(text):
+                    self._send_event({"error": {"message": text, "type": "server_error", "code": "scripted"}})
+                    self._send_piece(b"")
+                    is_going_on = False
                 case Say() | Think() | Call():
                     send(_delta(act))
                     is_going_on = True
@@ -235,6 +246,16 @@ class _RequestHandler(BaseHTTPRequestHandler):
                 self.close_connection = True
                 return False
         return True
+
+    def _have_accident(self, accident: Accident) -> None:
+        match accident:
+            case "html":
+                self._send(200, "text/html; charset=utf-8", PAGE)
+            case "silence":
+                self._interrupt("hang")
+            case "reset":
+                self._break_connection()
+        self.close_connection = True
 
     def _interrupt(self, kind: str) -> bool:
         if kind == "hang":
@@ -261,15 +282,19 @@ class _RequestHandler(BaseHTTPRequestHandler):
     def _send_piece(self, data: bytes) -> None:
         self.wfile.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
 
-    def _send_error(self, status: int, retry_after: str | None = None) -> None:
-        headers = {} if retry_after is None else {"retry-after": retry_after}
-        error = {"message": f"the script asked for status {status}", "type": "scripted", "code": str(status)}
-        self._send_json(status, {"error": error}, **headers)
+    def _refuse(self, refusal: Refusal) -> None:
+        asked = {"retry-after": refusal.retry_after, "retry-after-ms": refusal.retry_after_ms}
+        text = refusal.text or f"the script asked for status {refusal.status}"
+        error = {"message": text, "type": "scripted", "code": refusal.code or str(refusal.status)}
+        headers = {name: value for name, value in asked.items() if value is not None}
+        self._send_json(refusal.status, {"error": error}, headers)
 
-    def _send_json(self, status: int, value: dict[str, Any], **headers: str) -> None:
-        data = json.dumps(value).encode()
+    def _send_json(self, status: int, value: dict[str, Any], headers: Mapping[str, str] | None = None) -> None:
+        self._send(status, "application/json", json.dumps(value).encode(), headers)
+
+    def _send(self, status: int, kind: str, data: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        for name, text in {"content-type": "application/json", "content-length": str(len(data)), **headers}.items():
+        for name, text in {"content-type": kind, "content-length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, text)
         self.end_headers()
         self.wfile.write(data)

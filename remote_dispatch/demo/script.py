@@ -15,10 +15,18 @@ shows that the conversation was seen. In arguments `\n` stands for a newline.
     !question [TEXT]       call the question tool
     !tool NAME JSON        call any tool
     !fail STATUS [TIMES]   answer with this HTTP status, for the first TIMES attempts (always without it)
+    !error CODE TEXT       the code and the words that `!fail` answers with
+    !retry-after-ms MS     the header that `!fail` answers with: how soon to try again
     !retry-after SECONDS   answer with 429 and this header once
-    !hang                  never answer
+    !html                  answer 200 with a web page
+    !reset [TIMES]         break the connection before any answer
+    !silence               never answer, not even with headers
+    !hang                  begin an answer and never end it
     !cut [TIMES]           break the connection in the middle of the answer
-    !finish REASON         end the last answer with this finish reason
+    !stream-error TEXT     an error object in the middle of the stream
+    !empty                 no text at all
+    !too-long [always]     400 `context_length_exceeded`, once; always: when OpenCode compacts the conversation too
+    !finish REASON         end the last answer with this finish reason; `none`: without any
 
 A tool call ends an answer; its result brings the next request, which carries on with the next line. The place in the
 script is the number of tool results after the last user message; only attempts at the same place are counted.
@@ -41,6 +49,8 @@ TITLE_PROMPT = "You are a title generator"
 """How OpenCode's request for a title begins (OpenCode 1.18)."""
 
 WORKING_DIRECTORY = re.compile(r"^\s*Working directory: (.+)$", re.MULTILINE)
+ALWAYS_TOO_LONG = "!too-long always"
+"""Searched in the whole conversation: OpenCode quotes it when it compacts (OpenCode 1.18)."""
 INSTRUCTION = re.compile(r"^!([a-z][a-z-]*)(?:[ \t]+(.*?))?[ \t\r]*$", re.MULTILINE)
 
 Message = dict[str, Any]
@@ -84,14 +94,27 @@ class Interruption:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamError:
+    """An error object in place of the rest of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """An HTTP error in place of an answer."""
 
     status: int
     retry_after: str | None = None
+    retry_after_ms: str | None = None
+    code: str | None = None
+    text: str | None = None
 
 
-Act = Say | Think | Pause | Call | Interruption
+Accident = Literal["html", "reset", "silence"]
+"""What comes in place of an HTTP answer: a web page, a broken connection, nothing."""
+
+Act = Say | Think | Pause | Call | Interruption | StreamError
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +124,7 @@ class Reply:
     acts: tuple[Act, ...]
     finish: str
     refusal: Refusal | None = None
+    accident: Accident | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +186,8 @@ def answer(conversation: Conversation, attempt: int = 1) -> Reply:
     """Return what the scripted model answers when asked the same thing for the `attempt`-th time."""
     if conversation.is_title_request:
         return Reply((Say(TITLE),), "stop")
+    if any(ALWAYS_TOO_LONG in text_of(message) for message in conversation.messages):
+        return Reply((), "stop", _TOO_LONG)
     instructions = parse_script(conversation.last_user_text)
     if not instructions:
         return Reply((Say(_summary(conversation)),), "stop")
@@ -193,11 +219,11 @@ def _step(instructions: Sequence[Instruction], step: int) -> list[Instruction]:
 
 def _is_used_up(line: Instruction, attempt: int) -> bool:
     match line.word:
-        case "retry-after":
+        case "retry-after" | "too-long":
             return attempt > 1
         case "fail":
             times = _whole_number(line.argument.partition(" ")[2])
-        case "cut":
+        case "cut" | "reset":
             times = _whole_number(line.argument)
         case _:
             return False
@@ -211,11 +237,13 @@ def _reply(lines: Sequence[Instruction], conversation: Conversation, step: int) 
             acts.append(Say("\n"))
         acts.extend(_acts(line, conversation, step))
     has_call = any(isinstance(act, Call) for act in acts)
-    if not has_call and not any(isinstance(act, Say | Interruption) for act in acts):
+    is_silent = any(line.word == "empty" for line in lines)
+    if not has_call and not is_silent and not any(isinstance(act, Say | Interruption | StreamError) for act in acts):
         acts.append(Say(_closing(conversation)))
     finish = next((line.argument for line in lines if line.word == "finish" and line.argument), None)
-    refusal = next((_refusal(line) for line in lines if line.word in ("fail", "retry-after")), None)
-    return Reply(tuple(acts), finish or ("tool-calls" if has_call else "stop"), refusal)
+    refusal = next((_refusal(line, lines) for line in lines if line.word in REFUSALS), None)
+    accident = next((ACCIDENTS[line.word] for line in lines if line.word in ACCIDENTS), None)
+    return Reply(tuple(acts), finish or ("tool-calls" if has_call else "stop"), refusal, accident)
 
 
 def _acts(line: Instruction, conversation: Conversation, step: int) -> Iterator[Act]:
@@ -234,16 +262,27 @@ def _acts(line: Instruction, conversation: Conversation, step: int) -> Iterator[
         case word if word in TOOLS:
             tool, arguments = TOOLS[word](line.argument, conversation.directory)
             yield Call(f"call_{len(conversation.messages)}_{step}", tool, arguments)
-        case "finish" | "fail" | "retry-after":
+        case "stream-error":
+            yield StreamError(line.argument or "the script asked for an error")
+        case word if word in MODIFIERS:
             return
         case _:
             yield Say(f"`!{line.word}` is not an instruction\n")
 
 
-def _refusal(line: Instruction) -> Refusal:
+def _refusal(line: Instruction, lines: Sequence[Instruction]) -> Refusal:
+    if line.word == "too-long":
+        return _TOO_LONG
     if line.word == "retry-after":
         return Refusal(429, retry_after=line.argument or "1")
-    return Refusal(_whole_number(line.argument.partition(" ")[0]) or 500)
+    given = {one.word: one.argument for one in lines}
+    code, _, text = given.get("error", "").partition(" ")
+    return Refusal(
+        _whole_number(line.argument.partition(" ")[0]) or 500,
+        retry_after_ms=given.get("retry-after-ms"),
+        code=code or None,
+        text=text or None,
+    )
 
 
 def _summary(conversation: Conversation) -> str:
@@ -311,6 +350,15 @@ def _any_tool(argument: str, _directory: str) -> tuple[str, dict[str, Any]]:
         values = {"unreadable": arguments}
     return name or "invalid", values if isinstance(values, dict) else {"value": values}
 
+
+REFUSALS = frozenset({"fail", "retry-after", "too-long"})
+ACCIDENTS: Mapping[str, Accident] = {"html": "html", "reset": "reset", "silence": "silence"}
+MODIFIERS = REFUSALS | ACCIDENTS.keys() | {"finish", "error", "retry-after-ms", "empty"}
+_TOO_LONG = Refusal(
+    400,
+    code="context_length_exceeded",
+    text="This model's maximum context length is 8192 tokens, and the messages hold more",
+)
 
 TOOLS: Mapping[str, Callable[[str, str], tuple[str, dict[str, Any]]]] = {
     "write": _write,

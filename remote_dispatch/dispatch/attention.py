@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from remote_dispatch.dispatch.settle import is_code_due, is_code_there, is_collected
+from remote_dispatch.dispatch.settle import is_code_due, is_code_there, is_collected, needs_begin
 from remote_dispatch.model import State
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ def attention(record: Dispatch) -> Attention | None:
 
     A host that does not answer is no reason by itself.
     """
+    if needs_begin(record):
+        return Attention(f"its brief was not said on {record.host} yet", f"remote-dispatch resume {record.name}")
     if record.state is State.RUNNING:
         return None
     if record.state.rank <= State.STAGING.rank:

@@ -13,13 +13,16 @@ from typing import TYPE_CHECKING
 from remote_dispatch.dispatch.finish import bring_home
 from remote_dispatch.dispatch.follow import follow
 from remote_dispatch.dispatch.hand_over import hand_over
+from remote_dispatch.dispatch.life import begin
 from remote_dispatch.dispatch.passage import Passage
+from remote_dispatch.dispatch.settle import needs_begin
 from remote_dispatch.errors import ConnectionLostError, HostUnreachableError, RemoteDispatchError
 from remote_dispatch.model import Mode, State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from remote_dispatch.dispatch.life import Life
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.report import Report
     from remote_dispatch.dispatch.store import Store
@@ -49,6 +52,8 @@ def next_step(record: Dispatch, goal: Goal) -> Callable[[Passage], Awaitable[boo
         return None
     if record.state.rank <= State.STAGING.rank:
         return hand_over
+    if needs_begin(record):
+        return begin
     if goal is Goal.LAUNCHED:
         return None
     if record.state is State.RUNNING:
@@ -67,14 +72,15 @@ async def carry_on(
     is_waiting: bool = True,
     is_fresh: bool = False,
     timeout_s: float | None = None,
+    life: Life | None = None,
 ) -> Dispatch:
     """Take a dispatch to its goal and return its record. Doing it again changes nothing.
 
-    `program` is needed for `Goal.HOME`. `is_fresh` says that it was recorded a moment ago. Raises DeadlinePassedError
-    after `timeout_s` seconds of waiting for the run, or where it still runs and nobody is to wait; IntegrityError when
-    a copy is not equal to its source: both are kept.
+    `program` is needed for `Goal.HOME`, `life` for live dispatches. `is_fresh` says that it was recorded a moment ago.
+    Raises DeadlinePassedError after `timeout_s` seconds of waiting for the run, or where it still runs and nobody is to
+    wait; IntegrityError when a copy is not equal to its source: both are kept.
     """
-    passage = Passage(record.id, link, store, program, report, is_waiting, timeout_s, is_fresh=is_fresh)
+    passage = Passage(record.id, link, store, program, report, is_waiting, timeout_s, is_fresh=is_fresh, life=life)
     try:
         while (step := next_step(passage.record, goal)) is not None:
             try:

@@ -24,8 +24,9 @@ from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from remote_dispatch.dispatch.store import Folder
-    from remote_dispatch.model import Dispatch, Outcome
+    from remote_dispatch.model import Dispatch
     from remote_dispatch.remote.connection import Connection
+    from remote_dispatch.runner.outcome import Outcome
     from remote_dispatch.transcript import Transcript
 
 PACKED_LIMIT_BYTES = 1024 * 1024 * 1024

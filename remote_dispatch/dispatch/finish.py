@@ -10,6 +10,7 @@ from remote_dispatch.dispatch.collect import fetch, fetch_logs
 from remote_dispatch.dispatch.follow import watch
 from remote_dispatch.dispatch.home import Homecoming, describe_refusals, merge
 from remote_dispatch.dispatch.journal import journaled
+from remote_dispatch.dispatch.life import await_quiet
 from remote_dispatch.dispatch.report import Step
 from remote_dispatch.dispatch.settle import (
     NEVER_BEGAN,
@@ -21,11 +22,12 @@ from remote_dispatch.dispatch.settle import (
 )
 from remote_dispatch.dispatch.stages import clean_up, look, recover
 from remote_dispatch.errors import ConfigurationError, ConnectionLostError, DeadlinePassedError, RemoteDispatchError
-from remote_dispatch.model import Collected, Dispatch, Outcome, State
+from remote_dispatch.model import Collected, Dispatch, State
 
 if TYPE_CHECKING:
     from remote_dispatch.dispatch.collect import Back
     from remote_dispatch.dispatch.passage import Passage
+    from remote_dispatch.runner.outcome import Outcome
     from remote_dispatch.runner.status import RunStatus
 
 
@@ -66,6 +68,7 @@ async def _recover(passage: Passage, status: RunStatus) -> bool:
             hint=f"`remote-dispatch collect {record.name}` waits for it, `cancel` ends it",
         )
     async with journaled("recover", record.id, passage.store), passage.waiting():
+        await await_quiet(passage)
         passage.report(Step("collect", f"{record.host} exports what OpenCode there has of it", record.name))
         await recover(await passage.connection(), record)
         await watch(passage, record)
@@ -128,6 +131,7 @@ def _judged(record: Dispatch, homecoming: Homecoming, outcome: Outcome) -> Dispa
     warnings = (
         *record.warnings,
         *homecoming.warnings,
+        *verdict.warnings,
         *describe_refusals(verdict),
         *_other_choice(record, homecoming),
         *_left_behind(record, outcome),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.dispatch.hand_over import begin_again
 from remote_dispatch.dispatch.journal import journaled
+from remote_dispatch.dispatch.life import await_turn
 from remote_dispatch.dispatch.report import Report, Step, silent
 from remote_dispatch.dispatch.settle import is_idle, settle
 from remote_dispatch.dispatch.stages import look, path_of
@@ -36,7 +37,9 @@ async def follow(passage: Passage) -> None:
     Raises DeadlinePassedError when the command's time is over, ConnectionLostError: the work on the host goes on.
     """
     record = passage.record
-    if passage.is_waiting:
+    if record.request.is_live:
+        await await_turn(passage)
+    if passage.is_waiting or record.request.is_live:
         async with journaled("follow", record.id, passage.store), passage.waiting():
             await watch(passage, record)
     status = await look(await passage.connection(), record)

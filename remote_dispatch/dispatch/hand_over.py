@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.journal import journaled
 from remote_dispatch.dispatch.report import Step
-from remote_dispatch.dispatch.settle import is_idle, settle
+from remote_dispatch.dispatch.settle import is_idle, needs_begin, settle
 from remote_dispatch.dispatch.stages import clean_up, launch, look, stage_in, stop
 from remote_dispatch.errors import DivergedError, HostNotReadyError, IntegrityError, RemoteDispatchError
 from remote_dispatch.model import State
@@ -129,7 +129,7 @@ async def _note(passage: Passage, status: RunStatus) -> None:
         await stop(await passage.connection(), passage.record)
         return
     record = passage.update(lambda current: settle(current, status))
-    if status.started or status.outcome is not None:
+    if (status.started and not needs_begin(record)) or status.outcome is not None:
         passage.folder.drop_outgoing()
     if status.outcome is not None and not status.outcome.is_started:
         await _abandon(passage, record.kind, record.detail)

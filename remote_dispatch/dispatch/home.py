@@ -227,7 +227,9 @@ def _placed(merging: _Merge, messages: list[Message], newest_ms: int, *, is_chil
 
     A sub-agent's session keeps its own agent.
     """
-    fitted = transcripts.fit(messages, delta_ms=merging.delta_ms, after_ms=newest_ms, before_ms=merging.now_ms)
+    fitted = transcripts.fit(
+        transcripts.in_order(messages), delta_ms=merging.delta_ms, after_ms=newest_ms, before_ms=merging.now_ms
+    )
     origin = merging.origin.model_copy(update={"agent": None}) if is_child else merging.origin
     return transcripts.restore(fitted, origin)
 

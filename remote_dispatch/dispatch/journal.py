@@ -17,17 +17,20 @@ if TYPE_CHECKING:
     from remote_dispatch.dispatch.store import Store
 
 JournalStep = Literal["stage", "launch", "follow", "recover", "fetch", "merge", "judge", "code", "release"]
+LiveStep = Literal["prompt", "turn"]
+"""What is done besides for a live dispatch, after its launch."""
 
 POINTS = (
     *("plan.before", "plan.after", "pack.before", "pack.after", "record.after"),
     *(f"{step}.{place}" for step in get_args(JournalStep) for place in ("before", "begun", "done", "after")),
     *("merge.children", "merge.imported"),
 )
-"""Every place of this side at which a test can stop: see `failpoints`. `begun` and `after` come after the record."""
+"""Every place of this side at which a test can stop: see `failpoints`. `begun` and `after` come after the record.
+Those of a LiveStep, `prompt.ready` and `prompt.sent` are reached by live dispatches only."""
 
 
 @asynccontextmanager
-async def journaled(step: JournalStep, dispatch_id: str, store: Store) -> AsyncIterator[None]:
+async def journaled(step: JournalStep | LiveStep, dispatch_id: str, store: Store) -> AsyncIterator[None]:
     """Record that a step begins, and, when the block ends well, that it is done."""
     await reach(f"{step}.before")
     store.update(dispatch_id, lambda record: record.begun(step, datetime.now(UTC)))

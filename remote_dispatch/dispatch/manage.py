@@ -12,9 +12,11 @@ from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError
 from remote_dispatch.model import State
 
 if TYPE_CHECKING:
+    from remote_dispatch.dispatch.life import Life
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.store import Store
     from remote_dispatch.model import Dispatch
+    from remote_dispatch.runner.status import RunStatus
 
 ANSWER_TIMEOUT_S = 10.0
 
@@ -44,16 +46,18 @@ def _unreachable(record: Dispatch) -> Dispatch:
     return record.but(unreachable_since=record.unreachable_since or datetime.now(UTC))
 
 
-async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:
-    """End the run with all its processes. What was done so far is exported there, and can be collected."""
+async def cancel(record: Dispatch, link: Link, store: Store, life: Life | None = None) -> Dispatch:
+    """End the run with all its processes. What was done so far is exported there, and can be collected.
+
+    `life` aborts the turn of a live dispatch; the server goes on.
+    """
     if is_over(record):
         return record
     if record.state is State.NEW:
         withdrawn = await _withdrawn(record, link, store)
         # Unless another command carried it on at that moment.
-        return withdrawn if withdrawn.state is State.CANCELLED else await cancel(withdrawn, link, store)
-    connection = await link.connection()
-    status = await stop(connection, record)
+        return withdrawn if withdrawn.state is State.CANCELLED else await cancel(withdrawn, link, store, life)
+    status = await _stopped(record, link, store, life)
     if not status.started and status.outcome is None and status.held != "yes":
         return await _withdrawn(record, link, store)
     if status.outcome is None and status.held == "yes":
@@ -62,6 +66,18 @@ async def cancel(record: Dispatch, link: Link, store: Store) -> Dispatch:
             hint=f"try `remote-dispatch cancel {record.name}` again",
         )
     return store.update(record.id, lambda current: settle(current, status))
+
+
+async def _stopped(record: Dispatch, link: Link, store: Store, life: Life | None) -> RunStatus:
+    """A live turn is aborted first. Alone: who is about to open it has done so before, or sees the cancellation."""
+    connection = await link.connection()
+    if life is None or not record.request.is_live or record.state not in (State.RUNNING, State.LOST):
+        return await stop(connection, record)
+    async with store.held(f"dispatch-{record.id}"):
+        await life.abort(link.host, record)
+        status = await stop(connection, record)
+        store.update(record.id, lambda current: settle(current, status))
+        return status
 
 
 async def _withdrawn(record: Dispatch, link: Link, store: Store) -> Dispatch:

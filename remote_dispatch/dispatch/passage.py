@@ -20,6 +20,7 @@ from remote_dispatch.runner.events import EventReader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from remote_dispatch.dispatch.life import Life
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.report import Report
     from remote_dispatch.dispatch.store import Folder, Store
@@ -83,6 +84,8 @@ class Passage:
     is_new_run: bool = False
     """Whether this command launched the run, so that its events are wanted although it may be over already."""
     losses: Losses = field(default_factory=Losses)
+    life: Life | None = None
+    """What keeps live dispatches on servers."""
     has_recovered: bool = False
     """Whether this command had the host export the session again."""
 

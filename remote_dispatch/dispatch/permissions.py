@@ -21,9 +21,17 @@ CONFIGURATION = "OPENCODE_CONFIG_CONTENT"
 class Permit:
     """`override` is the object for OPENCODE_PERMISSION; `environment` has what some agents need besides."""
 
-    policy: Permissions
+    policy: Permissions | None
+    """None leaves what would be asked for to whoever answers: for live dispatches only."""
     override: dict[str, Any]
     environment: dict[str, str] = field(default_factory=dict)
+    rules: tuple[Rule, ...] | None = None
+    """The session's own rules, where they are not those of `override`."""
+
+    @property
+    def session_rules(self) -> tuple[Rule, ...]:
+        """What is added to the rules that the session has."""
+        return tuple(transcripts.rules_from(self.override)) if self.rules is None else self.rules
 
 
 def permit(
@@ -46,6 +54,18 @@ def permit(
     stubborn = {name: {"permission": one} for name, one in others.items() if not one.items() <= leading.items()}
     environment = {CONFIGURATION: json.dumps({"agent": stubborn})} if stubborn else {}
     return Permit(policy, leading, environment)
+
+
+def permit_live(request: DispatchRequest, host: Host, choice: Choice) -> Permit:
+    """Decide what a session on a server may do, by rules of its own: the server's environment is not ours.
+
+    Without a word of the user, OpenCode asks as it does at home, and whoever looks after the session answers. What the
+    agent is denied stays denied; sub-agents keep their own rules.
+    """
+    policy = request.permissions or (Permissions(host.permissions) if host.permissions else None)
+    extra = transcripts.rules_from(request.permission_rules or host.permission_rules or {})
+    decided = transcripts.decisions(choice.rules, policy) if policy else []
+    return Permit(policy, {}, rules=(*decided, *extra))
 
 
 def tool_output_pattern(rules: tuple[Rule, ...], facts: RemoteFacts) -> str:

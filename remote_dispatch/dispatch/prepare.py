@@ -132,12 +132,13 @@ def make_outgoing(
     newest = max(transcripts.newest_ms(one) for one in source.family)
     shift_ms = transcripts.outward_shift_ms(newest, now_ms + probed.facts.clock_offset_ms)
 
-    rules = transcripts.rules_from(permitted.override)
-
     def prepare(one: Transcript) -> Transcript:
         closed = transcripts.close_open_calls(one, host=request.host, mode=request.mode, now_ms=now_ms)
         shifted = transcripts.shift(transcripts.without_workspace(transcripts.without_reverted(closed)), shift_ms)
-        return transcripts.rename(transcripts.with_permissions(shifted, rules, permitted.policy), id_map)
+        return transcripts.rename(
+            transcripts.with_permissions(shifted, permitted.session_rules, permitted.policy, can_ask=request.is_live),
+            id_map,
+        )
 
     session = transcripts.retarget(
         prepare(source.session), agent=choice.agent, model=choice.model, variant=choice.variant

@@ -26,7 +26,7 @@ from remote_dispatch.dispatch.code_out import (
     weigh,
 )
 from remote_dispatch.dispatch.ownership import check_away, check_here, check_there
-from remote_dispatch.dispatch.permissions import permit, tool_output_pattern
+from remote_dispatch.dispatch.permissions import permit, permit_live, tool_output_pattern
 from remote_dispatch.dispatch.prepare import (
     Outgoing,
     Source,
@@ -167,7 +167,10 @@ async def make_plan(
         probed = await _probe(request, link, report, repository, fresh=True)
         choice = choose(request, host, origin, probed.catalogue)
     kept = kept_ids(store, request.session_id) if probed.holds_session else frozenset[str]()
-    permitted = permit(request, host, choice, probed.catalogue, probed.facts, folder.path.name)
+    if request.is_live:
+        permitted = permit_live(request, host, choice)
+    else:
+        permitted = permit(request, host, choice, probed.catalogue, probed.facts, folder.path.name)
     outgoing = await asyncio.to_thread(
         make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept
     )
@@ -253,6 +256,7 @@ def _job(record: Dispatch, plan: Plan, host: Host, packed: Packed | None) -> Job
         variant=travel.variant,
         is_auto=outgoing.permit.policy is Permissions.AUTO,
         is_replacing=travel.replaces,
+        is_live=record.request.is_live,
         permission=outgoing.permit.override,
         environment={**_path(facts), **outgoing.permit.environment, **(host.env or {})},
         session=outgoing.session,
@@ -280,6 +284,7 @@ def _brief(record: Dispatch, plan: Plan) -> str:
         local_directory=record.request.local_directory,
         mode=record.mode,
         prompt=record.request.prompt,
+        is_live=record.request.is_live,
         todos=plan.source.todos,
         tool_output={str(path): str(here / name) for name, path in plan.source.tool_outputs.items()},
         code=_carried_tree(record),

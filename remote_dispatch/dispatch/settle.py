@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.dispatch.stages import PROBLEMS
 from remote_dispatch.errors import TaskFailedError
-from remote_dispatch.model import CodeHome, Collected, Dispatch, Outcome, State
+from remote_dispatch.model import CodeHome, Collected, Dispatch, State
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
+    from remote_dispatch.runner.outcome import Outcome
     from remote_dispatch.runner.status import RunStatus
 
 _PATH_LIMIT = 4096
@@ -55,6 +56,11 @@ def is_recoverable(status: RunStatus) -> bool:
 def is_idle(status: RunStatus) -> bool:
     """Whether the dispatch lies on its host and was never begun: launching it is safe, and is what it waits for."""
     return status.exists and status.outcome is None and not status.started and status.held != "yes"
+
+
+def needs_begin(record: Dispatch) -> bool:
+    """Whether the host waits for the brief of a live dispatch."""
+    return record.request.is_live and record.state is State.RUNNING and record.turn_id is None
 
 
 def settle(record: Dispatch, status: RunStatus) -> Dispatch:

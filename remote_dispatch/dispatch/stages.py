@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from remote_dispatch.errors import ConnectionLostError, HostNotReadyError, IntegrityError, TaskFailedError
 from remote_dispatch.runner.scripts import script
-from remote_dispatch.runner.status import LaunchState, parse_clean, parse_launch, parse_status
+from remote_dispatch.runner.status import LaunchState, parse_clean, parse_launch, parse_status, parse_told
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -96,6 +96,13 @@ async def stop(connection: Connection, record: Dispatch) -> RunStatus:
         script("cancel"), path_of(record), str(CANCEL_WAIT_S), timeout_s=CANCEL_WAIT_S + 60.0
     )
     return _read(record, completed, lambda: parse_status(completed.stdout, record.id))
+
+
+async def end_turn(connection: Connection, record: Dispatch, *, is_good: bool) -> None:
+    """Tell the runner of a live dispatch that its turn is over: it exports now. Again changes nothing."""
+    values = (path_of(record), "0" if is_good else "1")
+    completed = await connection.run(script("end"), *values, timeout_s=STATUS_TIMEOUT_S)
+    _read(record, completed, lambda: parse_told(completed.stdout))
 
 
 async def clean_up(connection: Connection, record: Dispatch, *, is_unbegun: bool = False) -> bool:

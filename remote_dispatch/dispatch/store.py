@@ -27,7 +27,7 @@ from remote_dispatch.runner.directory import MANIFEST
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
     from datetime import datetime
 
 _RECORD = "record.json"
@@ -128,8 +128,10 @@ class Folder:
 class Store:
     """All dispatches of this user on this machine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, also_taken: Callable[[], Collection[str]] = tuple) -> None:
+        """`also_taken` returns names that something else has: no dispatch gets one of those."""
         self.root = root
+        self._also_taken = also_taken
 
     def folder(self, dispatch_id: str) -> Folder:
         """The directory of one dispatch; it need not exist."""
@@ -179,7 +181,7 @@ class Store:
         `complete` gets the name, keeps whatever must not be missing once the record is there, and returns the record.
         """
         self.check_name(asked)
-        with _alone_in(self.root):
+        with alone_in(self.root):
             return self.save(complete(self._free_name(asked)))
 
     def save(self, record: Dispatch) -> Dispatch:
@@ -194,7 +196,7 @@ class Store:
         """
         folder = self.folder(dispatch_id)
         try:
-            with _alone_in(folder.path):
+            with alone_in(folder.path):
                 return self.save(change(self._read(folder.path / _RECORD)))
         except FileNotFoundError as error:
             raise UnknownNameError(
@@ -246,6 +248,10 @@ class Store:
         records = (self._try(path) for path in self._records())
         return [record for record in records if record is not None]
 
+    def names(self) -> set[str]:
+        """Return the names of all dispatches that can be read."""
+        return {record.name for record in self.all()}
+
     def unreadable(self) -> list[str]:
         """Return the ids of the dispatches whose records cannot be read: broken, or of a newer remote-dispatch."""
         return [path.parent.name for path in self._records() if self._try(path) is None]
@@ -269,14 +275,18 @@ class Store:
             return None
 
     def _free_name(self, asked: str | None) -> str:
-        taken = {record.name for record in self.all()}
+        taken, elsewhere = self.names(), set(self._also_taken())
         if asked in taken:
             raise UsageError(f"the name `{asked}` is taken", hint=f"see it with `remote-dispatch show {asked}`")
-        return asked or new_name(taken)
+        if asked in elsewhere:
+            raise UsageError(
+                f"a named session is called `{asked}`", hint=f"see it with `remote-dispatch session show {asked}`"
+            )
+        return asked or new_name(taken | elsewhere)
 
     def _read(self, path: Path) -> Dispatch:
         try:
-            return Dispatch.model_validate_json(_read_file(path))
+            return Dispatch.model_validate_json(read_regular_file(path))
         except (OSError, ValidationError) as error:
             raise ConfigurationError(
                 f"the record of dispatch `{path.parent.name}` cannot be read",
@@ -285,7 +295,7 @@ class Store:
 
 
 @contextmanager
-def _alone_in(directory: Path) -> Iterator[None]:
+def alone_in(directory: Path) -> Iterator[None]:
     """Keep other processes out for the milliseconds of one step."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -359,7 +369,7 @@ def make_private(path: Path) -> None:
         place.mkdir(mode=0o700, exist_ok=True)
 
 
-def _read_file(path: Path) -> bytes:
+def read_regular_file(path: Path) -> bytes:
     """Read a regular file. Raises OSError for anything else, and for one that no record can be."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         state = os.fstat(file.fileno())

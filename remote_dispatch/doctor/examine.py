@@ -13,12 +13,15 @@ from remote_dispatch.doctor.judge import judge, skipped
 from remote_dispatch.doctor.local import look_here
 from remote_dispatch.doctor.on_host import look
 from remote_dispatch.doctor.reach import reach
+from remote_dispatch.doctor.served import judge_server
 from remote_dispatch.errors import ConfigurationError, ConnectionLostError
+from remote_dispatch.servers.reach import host_named
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Collection, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from remote_dispatch.doctor.local import Local, Means
+    from remote_dispatch.doctor.on_host import OnHost
     from remote_dispatch.hosts import Registry
     from remote_dispatch.model import Host
 
@@ -49,14 +52,14 @@ async def examine(
     before anything is looked at.
     """
     registry = means.registry()
-    hosts = {name: _entry(registry, name) for name in (registry.names if names is None else names)}
+    hosts = {name: _entry(means, registry, name) for name in (registry.names if names is None else names)}
     gate = asyncio.Semaphore(HOSTS_AT_ONCE)
     async with asyncio.TaskGroup() as group:
         local = group.create_task(_this_machine(means, asked, audience))
 
         async def host(name: str, entry: Host | ConfigurationError) -> Report:
             async with gate:
-                return await _report(name, entry, local, audience)
+                return await _report(name, entry, local, means.environment, audience)
 
         tasks = [group.create_task(host(name, entry)) for name, entry in hosts.items()]
     return (local.result().report, *(task.result() for task in tasks))
@@ -69,29 +72,44 @@ async def _this_machine(means: Means, asked: Collection[str], audience: Audience
     return local
 
 
-async def _report(name: str, entry: Host | ConfigurationError, local: Awaitable[Local], audience: Audience) -> Report:
+async def _report(
+    name: str,
+    entry: Host | ConfigurationError,
+    local: Awaitable[Local],
+    environment: Mapping[str, str],
+    audience: Audience,
+) -> Report:
     if isinstance(entry, ConfigurationError):
         findings = (_bad_entry(entry), *skipped("its entry is wrong"))
     else:
-        findings = tuple(map(discreet, await _findings(entry, local, audience)))
+        findings = tuple(map(discreet, await _findings(entry, local, environment, audience)))
     report = Report(name, tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.check))))
     audience.finished(report)
     return report
 
 
-async def _findings(host: Host, local: Awaitable[Local], audience: Audience) -> tuple[Finding, ...]:
+async def _findings(
+    host: Host, local: Awaitable[Local], environment: Mapping[str, str], audience: Audience
+) -> tuple[Finding, ...]:
     """A host that cannot be reached costs REACH_TIMEOUT_S; one whose OpenCode answers slowly is waited for."""
     async with AsyncExitStack() as stack:
         audience.is_at(host.name, "connecting")
         reached = await reach(host, stack, timeout_s=REACH_TIMEOUT_S)
         if reached.connection is None:
-            return (*_with_reason(reached.findings), *skipped(_NOT_REACHED))
+            served = await judge_server(host, None, environment) if host.host is None else ()
+            return (*_with_reason(reached.findings), *served, *skipped(_NOT_REACHED))
         audience.is_at(host.name, "asking OpenCode there, whose first answer may take a minute")
         try:
             found = await look(reached.connection, host)
         except ConnectionLostError:
             return (*reached.findings, _lost(host), *skipped("the connection was lost"))
-    return (*reached.findings, *judge(host, found, (await local).here))
+        is_served = found.is_served or host.server is not None
+        served = await judge_server(host, reached.connection, environment, _installed(found)) if is_served else ()
+    return (*reached.findings, *served, *judge(host, found, (await local).here))
+
+
+def _installed(found: OnHost) -> str | None:
+    return found.opencode.version if found.opencode else None
 
 
 def _with_reason(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -99,10 +117,10 @@ def _with_reason(findings: Iterable[Finding]) -> Iterator[Finding]:
         yield replace(finding, seen=_NOT_REACHED) if finding.severity is Severity.SKIPPED else finding
 
 
-def _entry(registry: Registry, name: str) -> Host | ConfigurationError:
+def _entry(means: Means, registry: Registry, name: str) -> Host | ConfigurationError:
     """An entry that is wrong is a finding; a name that nobody knows ends the call."""
     try:
-        return registry[name]
+        return host_named(registry, means.environment, name)
     except ConfigurationError as error:
         if name not in registry:
             raise

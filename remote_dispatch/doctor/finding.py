@@ -35,6 +35,10 @@ class Check(StrEnum):
     SHELL_NOISE = "shell-noise"
     SHELL = "shell"
     SFTP = "sftp"
+    SERVER = "server"
+    SERVER_LOGIN = "server-login"
+    SERVER_MODELS = "server-models"
+    SERVER_AGENTS = "server-agents"
     RUN_DIRECTORY = "run-directory"
     DISK_SPACE = "disk-space"
     OPENCODE = "opencode"
@@ -64,6 +68,8 @@ class Fix(StrEnum):
     """Puts OpenCode on the host (`hosts setup`)."""
     PLUGIN = "plugin"
     """Brings the plugin up to date."""
+    START_SERVER = "start-server"
+    """Starts an OpenCode server for named sessions on the host (`session server start`)."""
 
 
 @dataclass(frozen=True, slots=True)

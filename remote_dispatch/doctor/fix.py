@@ -15,6 +15,7 @@ from remote_dispatch.doctor.finding import Finding, Fix, Report
 from remote_dispatch.errors import ConfigurationError, HostNotReadyError
 from remote_dispatch.hosts.edit import set_field, unset_field
 from remote_dispatch.plugin import install, this_command, user_place
+from remote_dispatch.servers.on_host import start
 from remote_dispatch.setup import Wishes, carry_out, make_plan
 from remote_dispatch.text import clean
 
@@ -53,6 +54,7 @@ _QUESTIONS = {
     Fix.OPENCODE_FIELD: "Write `{opencode}` into the field `opencode` of {host}?",
     Fix.SETUP: "Put the OpenCode of this machine on {host}?",
     Fix.PLUGIN: "Bring the plugin up to date?",
+    Fix.START_SERVER: "Start an OpenCode server for named sessions on {host}?",
 }
 
 
@@ -69,6 +71,8 @@ async def apply(cure: Cure, means: Means, tell: Callable[[str], None]) -> str:
     match cure.fix:
         case Fix.SETUP:
             return await _set_up(cure, means, tell)
+        case Fix.START_SERVER:
+            return await _start_server(cure, means)
         case Fix.FILE_MODE:
             return await asyncio.to_thread(take_from_others, Path(cure.finding.detail["file"]))
         case Fix.OPENCODE_FIELD:
@@ -118,6 +122,16 @@ async def _set_up(cure: Cure, means: Means, tell: Callable[[str], None]) -> str:
             connection, plan, platformdirs.user_cache_path("remote-dispatch") / "setup", _Tenths(tell)
         )
     return "; ".join((f"OpenCode {installed.version} is on {host.name}", *installed.warnings))
+
+
+async def _start_server(cure: Cure, means: Means) -> str:
+    from remote_dispatch.remote.ssh import connect  # noqa: PLC0415 - as above
+
+    assert cure.host is not None
+    host = means.registry()[cure.host]
+    async with connect(host) as connection:
+        running = await start(connection, host)
+    return f"OpenCode {running.version} serves named sessions on {host.name}"
 
 
 class _Tenths:

@@ -83,6 +83,8 @@ class OnHost:
     """Whether systemd-logind ends what a session of this user left when it is closed."""
     runs: dict[str, str] = field(default_factory=dict)
     """State of each run directory, by dispatch id: alive, ended, idle (nobody works on it, and it has not ended)."""
+    is_served: bool = False
+    """Whether a server of ours was ever started there."""
     databases: frozenset[str] = frozenset()
     """Identities of OpenCode's databases there: see opencode/identity.sh."""
     login_keys: tuple[str, ...] = ()
@@ -147,6 +149,7 @@ def read(output: bytes, heard_at: float) -> tuple[OnHost, str | None]:
         directory=values.get("directory_state", ""),
         ends_at_logout=values.get("ends_at_logout") == "yes",
         runs=_runs(values.get("runs", "")),
+        is_served="served" in values,
         databases=frozenset(values.get("databases", "").split()),
         login_keys=tuple(key for key in values.get("login_keys", "").split() if key not in own_keys),
         is_asked_missing="asked_missing" in values,

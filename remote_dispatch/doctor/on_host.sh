@@ -144,6 +144,7 @@ look() {
   say directory_state "$(work_directory "$(expand "$2")")"
   say ends_at_logout "$(ends_at_logout)"
   say runs "$(print_runs "$state")"
+  [ ! -d "${state%/runs}/server" ] || say served yes
   cd /
   asked=$1 seconds=$3
   shift 3

@@ -118,6 +118,8 @@ def parse_value(field: str, text: str) -> object:
         return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else text
     if path[0] == "permission_rules" and (len(path) == 1 or text.lstrip().startswith("{")):
         return _json(field, text, '{"bash": {"*": "deny", "git *": "allow"}}')
+    if path[0] == "server_password_command":
+        return _json(field, text, '["pass", "show", "opencode"]', "a list")
     return _json(field, text, '{"TOKEN": "..."}') if path == ("env",) else text
 
 
@@ -288,8 +290,8 @@ def _called(name: str) -> str:
     return f"host `{name}`" if is_speakable(name) else "the entry"
 
 
-def _json(field: str, text: str, example: str) -> Any:
+def _json(field: str, text: str, example: str, kind: str = "an object") -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        raise UsageError(f"`{field}` takes an object as JSON", hint=f"such as '{example}'") from None
+        raise UsageError(f"`{field}` takes {kind} as JSON", hint=f"such as '{example}'") from None

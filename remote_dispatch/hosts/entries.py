@@ -38,6 +38,9 @@ _EXPECTED = {
     "env": "expected an object of variable names and texts",
     "code": "expected `carry`, `existing` or `none`",
     "server": "expected a URL as text: `http://` or `https://`, a host, no user and no password",
+    "server_user": "expected a user name as text",
+    "server_password_env": "expected the name of a variable, and not the password itself",
+    "server_password_command": "expected a program and its arguments, as a list of texts",
     "os": "expected `linux`, `macos` or `windows`",
 }
 _TOP_LEVEL = ("hosts", "$schema")
@@ -48,6 +51,7 @@ _OTHER_WORDS = {
     "hostname": "host",
     "user": "host",
     "url": "server",
+    "password": "server_password_env",
     "dir": "directory",
     "cwd": "directory",
 }

@@ -160,6 +160,10 @@ def _are_variables(value: Any) -> bool:
     return isinstance(value, dict) and all(is_name(name) and _is_text(text) for name, text in value.items())
 
 
+def _is_command(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_text, value))
+
+
 def _are_rules(value: Any) -> bool:
     return isinstance(value, dict) and all(_is_action(rule) or _are_actions(rule) for rule in value.values())
 
@@ -182,6 +186,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
     "env": _are_variables,
     "code": _is_one_of("carry", "existing", "none"),
     "server": _is_matched_by(r"https?://[A-Za-z0-9][A-Za-z0-9.-]*(?::[1-9][0-9]{0,3})?(?:/[A-Za-z0-9._/-]*)?"),
+    "server_user": _is_text,
+    "server_password_env": _is_matched_by(r"[A-Za-z_][A-Za-z0-9_]*"),
+    "server_password_command": _is_command,
     "os": _is_one_of("linux", "macos", "windows"),
 }
 """Stricter than the model, and never wider: a test compares them. A field that is not here is a doubt."""

@@ -11,7 +11,7 @@ blob_of() { # NAME COMMAND...: what the command prints, which is little
   blob_name=$1
   shift
   blob_text=$("$@")
-  printf 'blob %s %s\n%s\n' "$blob_name" "${#blob_text}" "$blob_text"
+  printf 'blob %s %s\n%s\n' "$blob_name" "$(printf %s "$blob_text" | wc -c | tr -d ' ')" "$blob_text"
 }
 blob() { [ -f "$2" ] && printf 'blob %s %s\n' "$1" "$(wc -c <"$2" | tr -d ' ')" && cat "$2" && printf '\n'; }
 limited() { # SECONDS COMMAND...: its exit status; what takes longer is ended

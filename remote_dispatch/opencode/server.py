@@ -1,4 +1,4 @@
-"""A running OpenCode server on this machine, over HTTP: told that a session came home. httpx is imported here only."""
+"""A running OpenCode server on this machine, over HTTP: told that a session came home."""
 
 from __future__ import annotations
 
@@ -47,19 +47,22 @@ async def prompt(server: Server, session_id: str, directory: Path, text: str, or
     """
     import httpx  # noqa: PLC0415 - 100 ms that only this step pays
 
+    from remote_dispatch.opencode.wire import client  # noqa: PLC0415 - as above
+
     body: dict[str, Any] = {"parts": [{"type": "text", "text": text}]}
     if origin.agent:
         body["agent"] = origin.agent
     if origin.model:
         model = Model.parse(origin.model)
         body["model"] = {"providerID": model.provider, "modelID": model.id}
-    login = (server.user, server.password) if server.password is not None else None
+    login = httpx.BasicAuth(server.user, server.password) if server.password is not None else None
     try:
-        async with httpx.AsyncClient(timeout=REQUEST_TIMEOUT_S, auth=login, trust_env=False) as client:
-            answer = await client.post(
-                f"{server.url}/session/{session_id}/prompt_async",
+        async with client(server.url, login) as http:
+            answer = await http.post(
+                f"/session/{session_id}/prompt_async",
                 json=body,
                 headers={"x-opencode-directory": quote(str(directory))},
+                timeout=REQUEST_TIMEOUT_S,
             )
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise CommandError("the OpenCode server", "prompt_async", None, type(error).__name__) from error

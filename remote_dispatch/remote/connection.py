@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path, PurePosixPath
 
+    from remote_dispatch.remote.stream import ByteStream
+
 
 @dataclass(frozen=True, slots=True)
 class Completed:
@@ -103,5 +105,20 @@ class Connection(Protocol):
         With `is_resumed` a download that the network, a deadline or the user broke may leave `TARGET.part` (0600), and
         the next such call continues it unless the file on the host is now smaller; locally it starts over. The caller
         compares hashes, and downloads again without the flag where they differ. A call without it removes the part.
+        """
+        ...
+
+    async def stream(self, port: int) -> ByteStream:
+        """Connect to a TCP port of the machine's own loopback, 127.0.0.1; the caller closes it.
+
+        It takes no session of the host's, and no port of this machine. Raises NothingListensError, and
+        HostNotReadyError where the host forbids it.
+        """
+        ...
+
+    def forward(self, port: int) -> AbstractAsyncContextManager[int]:
+        """Return a port on 127.0.0.1 of this machine that leads to that port there, while the context is open.
+
+        For other programs: whoever is on this machine can connect to it. Raises on entering, as `stream`.
         """
         ...

@@ -15,11 +15,14 @@ from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, Integ
 from remote_dispatch.remote.bootstrap import encoded
 from remote_dispatch.remote.connection import Completed
 from remote_dispatch.remote.files import CHUNK_BYTES, appearing, checked_name, chunks_of, parents_of, told
+from remote_dispatch.remote.stream import open_here
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
     from collections.abc import AsyncIterator, Callable, Iterator, Mapping
     from pathlib import PurePosixPath
+
+    from remote_dispatch.remote.stream import ByteStream
 
 NAME = "this machine"
 _LET_GO_S = 5
@@ -94,6 +97,16 @@ class LocalConnection:
         with _reporting(f"{NAME}: could not read a file"):
             async with asyncio.timeout(timeout_s):
                 await asyncio.to_thread(_copy_bounded, source, target, limit_bytes)
+
+    async def stream(self, port: int) -> ByteStream:
+        """Connect to a port of the loopback. See `Connection.stream`."""
+        return await open_here(NAME, port)
+
+    @asynccontextmanager
+    async def forward(self, port: int) -> AsyncIterator[int]:
+        """Return the very same port. See `Connection.forward`."""
+        (await self.stream(port)).close()
+        yield port
 
     async def _start(self, script: str, values: tuple[str, ...], *, has_input: bool) -> Process:
         for value in values:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 import asyncssh
 
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, IntegrityError
-from remote_dispatch.remote import ssh_errors, ssh_files
+from remote_dispatch.remote import ssh_errors, ssh_files, ssh_streams
 from remote_dispatch.remote.bootstrap import NoiseFilter, command_line, opening
 from remote_dispatch.remote.connection import Completed
 from remote_dispatch.remote.ssh_sessions import Sessions
@@ -20,6 +20,8 @@ from remote_dispatch.remote.ssh_sessions import Sessions
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from remote_dispatch.remote.stream import ByteStream
 
 OUTPUT_LIMIT_BYTES = 64_000_000
 _PIECE_BYTES = 65536
@@ -108,6 +110,14 @@ class SshConnection:
                         await ssh_files.get(sftp, self._name, source, target, bounds)
             except ssh_files.SFTP_FAILED:
                 await self._download_by_shell(source, target, bounds)
+
+    async def stream(self, port: int) -> ByteStream:
+        """Connect to a port there through a channel. See `Connection.stream`."""
+        return await ssh_streams.open_stream(self._name, self._link, port)
+
+    def forward(self, port: int) -> contextlib.AbstractAsyncContextManager[int]:
+        """Let a port here lead to one there. See `Connection.forward`."""
+        return ssh_streams.forwarded(self._name, self._link, port)
 
     def warm(self) -> None:
         """Open SFTP in the background: four round trips that need not be waited for later."""

@@ -40,6 +40,7 @@ def brief(
     code: CarriedTree | None = None,
     tool_output: Mapping[str, str] | None = None,
     todos: Sequence[Todo] = (),
+    is_live: bool = False,
 ) -> str:
     """Return what the remote model reads first; the user's own words stand verbatim at its end.
 
@@ -51,7 +52,7 @@ def brief(
         _what_stayed_behind(directory, local_directory, code),
         _tool_output(tool_output or {}),
         _todos(todos),
-        _conduct(mode, code),
+        _conduct(mode, code, is_live=is_live),
         f"The task:\n\n{prompt if prompt and prompt.strip() else CONTINUE}",
     )
     return "\n\n".join(part for part in parts if part)
@@ -104,10 +105,12 @@ def _todos(todos: Sequence[Todo]) -> str:
     return f"The todo list as it stood:\n{lines}"
 
 
-def _conduct(mode: Mode, code: CarriedTree | None) -> str:
+def _conduct(mode: Mode, code: CarriedTree | None, *, is_live: bool) -> str:
     stay = "Do the work here yourself: do not hand this conversation over again, and do not use `remote-dispatch`."
     if code is not None:
         stay = f"{stay} {_way_home(code)}"
+    if is_live:
+        return f"{stay} Somebody can watch and answer: ask where you must. At the end say what you did and found."
     if mode is Mode.ROUND_TRIP:
         return (
             f"{stay} When the task is finished, say what you did and found, and stop: "

@@ -2,7 +2,7 @@
 # clean RUN_DIRECTORY DISPATCH_ID [unbegun]: removes a run directory that nobody uses, and before it the tree in which the
 # work was done; the objects of its project stay for the next dispatch. Prints `removed`, or `kept` and why: path (it is not
 # this dispatch's run directory), held (a runner lives), running (its OpenCode lives), begun (it was to go because nothing
-# ran, and something did), failed.
+# ran, and something did), failed. The tree of a live run stays: its session may be prompted on.
 
 KEPT_SNAPSHOTS=3
 
@@ -59,6 +59,10 @@ drop_old() {
   done
 }
 
+is_lived_in() {
+  [ -e param/live ] && [ -e started ] && [ "$1" != unbegun ]
+}
+
 case $2 in '' | *[!A-Za-z0-9-]*) keep path ;; esac
 case $1 in
   */../* | */./*) keep path ;;
@@ -74,7 +78,7 @@ if [ -d "$1" ]; then
   [ -e outcome.json ] || [ -z "$(marked_processes)" ] || keep running
   stop_all "$(processes_with REMOTE_DISPATCH_CALL)"
   remove_copies_outside "$2"
-  remove_work "${run%/runs/*}" "$2"
+  is_lived_in "${3:-}" || remove_work "${run%/runs/*}" "$2"
   tidy_store "$2"
   cd /
   rm -rf -- "$1" || keep failed

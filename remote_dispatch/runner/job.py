@@ -85,6 +85,8 @@ class Job:
     variant: str | None = None
     is_auto: bool = False
     is_replacing: bool = False
+    is_live: bool = False
+    """Whether a server works on the session: the runner starts nothing, and waits to be told of the end."""
     permission: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     children: tuple[SessionFile, ...] = ()
@@ -165,6 +167,8 @@ def _optional_parameters(job: Job) -> Iterator[tuple[str, str]]:
         yield "auto", ""
     if job.is_replacing:
         yield "replace", ""
+    if job.is_live:
+        yield "live", ""
     if job.code is not None:
         yield from _code_parameters(job.code)
 
@@ -194,5 +198,6 @@ def _description(job: Job) -> dict[str, Any]:
         "agent": job.agent,
         "variant": job.variant,
         "auto": job.is_auto,
+        "live": job.is_live,
         "record": dict(job.record),
     }

@@ -34,6 +34,7 @@ recall() {
   [ ! -f "$run/outcome.json" ] || problem=$(told problem)
   [ -n "$run_began" ] || read -r run_began <"$run/started" || :
   [ -n "$run_ended" ] || [ ! -f "$run/ended" ] || read -r run_ended run_status <"$run/ended" || :
+  [ -n "$run_status" ] || [ ! -f "$run/live-end" ] || read_live_end
 }
 
 rebuild() {

@@ -367,7 +367,7 @@ main() {
   step lock take_lock
   import_steps && step started mark_started
   if [ "$is_started" = true ]; then
-    step run run_session
+    if is_live; then step run await_live; else step run run_session; fi
     step ended note_end
     is_stoppable=no
     export_all

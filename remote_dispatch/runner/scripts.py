@@ -5,10 +5,10 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Literal
 
-ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail", "sweep", "partial"]
+ScriptName = Literal["runner", "launch", "follow", "status", "cancel", "clean", "tail", "sweep", "partial", "end"]
 
 _PARTS: dict[ScriptName, tuple[str, ...]] = {
-    "runner": ("common", "steps", "code", "unpack", "export", "recover", "runner"),
+    "runner": ("common", "steps", "code", "unpack", "export", "live", "recover", "runner"),
     "launch": ("common", "launch"),
     "follow": ("common", "follow"),
     "status": ("common", "report", "status"),
@@ -17,6 +17,7 @@ _PARTS: dict[ScriptName, tuple[str, ...]] = {
     "tail": ("common", "tail"),
     "sweep": ("common", "sweep"),
     "partial": ("common", "code", "partial"),
+    "end": ("common", "end"),
 }
 
 
@@ -25,7 +26,7 @@ def script(name: ScriptName) -> str:
 
     launch RUN_DIRECTORY DEADLINE_S [recover] · follow RUN_DIRECTORY OFFSET [HEARTBEAT_S] · status RUN_DIRECTORY ·
     cancel RUN_DIRECTORY SECONDS · clean RUN_DIRECTORY DISPATCH_ID · tail RUN_DIRECTORY OFFSET ·
-    sweep · partial RUN_DIRECTORY DISPATCH_ID;
+    sweep · partial RUN_DIRECTORY DISPATCH_ID · end RUN_DIRECTORY STATUS;
     `runner` is uploaded and started by `launch`.
     """
     return "\n".join(_text(part) for part in _PARTS[name])

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from pydantic import ValidationError
 
-from remote_dispatch.model import Outcome
+from remote_dispatch.runner.outcome import Outcome
 
 LIMIT_BYTES = 65_536
 """More than this is never looked at."""
@@ -125,6 +125,11 @@ def parse_clean(printed: bytes) -> str | None:
     """Read what `clean` prints: None when the run directory is gone, else why it was kept; see clean.sh."""
     words = _last_match(rb"^(removed|kept [a-z]+)$", printed)
     return words[0].decode().partition(" ")[2] or None
+
+
+def parse_told(printed: bytes) -> bool:
+    """Read what `end` prints: whether there is such a live run. Raises ValueError for anything else."""
+    return _last_match(rb"^end (told|absent)$", printed)[0] == b"told"
 
 
 def parse_sweep(printed: bytes) -> int:

@@ -6,7 +6,7 @@ not touch; nothing changes its argument.
 
 from remote_dispatch.transcript.arrival import Arrival, Journey, Way, decide
 from remote_dispatch.transcript.busy import INTERRUPTED_AFTER_MS, is_busy
-from remote_dispatch.transcript.clocks import fit, newest_ms, outward_shift_ms, shift
+from remote_dispatch.transcript.clocks import fit, in_order, newest_ms, outward_shift_ms, shift
 from remote_dispatch.transcript.compare import Compared, Standing, compare, content_digest
 from remote_dispatch.transcript.identity import (
     fresh_ids,
@@ -32,7 +32,13 @@ from remote_dispatch.transcript.merge import (
     without,
 )
 from remote_dispatch.transcript.open_call import close_open_calls, open_calls
-from remote_dispatch.transcript.permissions import agent_override, permission_override, rules_from, with_permissions
+from remote_dispatch.transcript.permissions import (
+    agent_override,
+    decisions,
+    permission_override,
+    rules_from,
+    with_permissions,
+)
 from remote_dispatch.transcript.reading import canonical, count, digest, dump, parse
 from remote_dispatch.transcript.references import children_of, tool_outputs
 from remote_dispatch.transcript.shape import Message, Part, Transcript
@@ -69,6 +75,7 @@ __all__ = [
     "continued",
     "count",
     "decide",
+    "decisions",
     "digest",
     "dump",
     "failure_detail",
@@ -76,6 +83,7 @@ __all__ = [
     "fit",
     "fresh_ids",
     "has_pending_revert",
+    "in_order",
     "inverted",
     "is_busy",
     "judge",

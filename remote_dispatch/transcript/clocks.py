@@ -43,6 +43,18 @@ def outward_shift_ms(newest_ms: int, host_now_ms: int, margin_ms: int = 2000) ->
     return min(0, host_now_ms - margin_ms - newest_ms)
 
 
+def in_order(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with no time of creation behind the next message's: their order is what counts.
+
+    A prompt that a server got twice has the time of its second post, behind its own answer (OpenCode 1.18).
+    """
+    ordered: list[Message] = []
+    for message in reversed(messages):
+        limit = ordered[-1]["info"]["time"]["created"] if ordered else message["info"]["time"]["created"]
+        ordered.append(_not_after(message, limit))
+    return ordered[::-1]
+
+
 def fit(messages: Sequence[Message], *, delta_ms: int, after_ms: int, before_ms: int) -> list[Message]:
     """Return copies whose times are `delta_ms` later and lie between `after_ms` and `before_ms`, both excluded.
 
@@ -55,6 +67,13 @@ def fit(messages: Sequence[Message], *, delta_ms: int, after_ms: int, before_ms:
     moved = _placed([time + delta_ms for time in times], {time + delta_ms for time in created}, after_ms, before_ms)
     clock = dict(zip(times, moved, strict=True))
     return [_moved(message, lambda time: clock[time]) for message in messages]
+
+
+def _not_after(message: Message, limit_ms: int) -> Message:
+    info = message["info"]
+    if info["time"]["created"] <= limit_ms:
+        return message
+    return {**message, "info": {**info, "time": {**info["time"], "created": limit_ms}}}
 
 
 def _placed(times: list[int], created: set[int], after_ms: int, before_ms: int) -> list[int]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from remote_dispatch.failure import Failure
 from remote_dispatch.model import Model
 from remote_dispatch.text import clean, mask_addresses
 from remote_dispatch.transcript.merge import new_messages
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _DETAIL_LIMIT = 500
 _TITLE_LIMIT = 200
+_BODY_LIMIT = 2000
 
 # The texts of OpenCode 1.18's PermissionRejectedError and PermissionCorrectedError, PermissionDeniedError and
 # QuestionRejectedError; anchored, because a tool's own error may quote them.
@@ -41,22 +44,49 @@ _BUILT_IN = re.compile(
     r"|question|skill|lsp|plan_enter|plan_exit"
 )
 
-_LIMITED = re.compile(r"rate.?limit|too many|quota|free usage|usage limit", re.IGNORECASE)
-_TIMED_OUT = re.compile(r"timed? ?out", re.IGNORECASE)
-_OVERFLOW = re.compile(r"context.?length|maximum context|prompt is too long", re.IGNORECASE)
+_OVERFLOW = re.compile(
+    r"context.?length|context.?window|context_length_exceeded|maximum context|prompt is too long", re.IGNORECASE
+)
+_LIMITED = re.compile(
+    r"rate.?limit|too many (?!tokens\b)|too_many_requests|quota|free usage|usage limit|credit balance"
+    r"|resource.?exhausted",
+    re.IGNORECASE,
+)
+# A reverse proxy's "Gateway Timeout" is a provider that fails; OpenCode's own limits and the model's silence say "timed
+# out". A connection that was never made says so before.
+_UNREACHED = re.compile(r"\ACannot connect to API\b", re.IGNORECASE)
+_TIMED_OUT = re.compile(r"timed out\b", re.IGNORECASE)
+_MISCONFIGURED = re.compile(r"\b(?:Model not found|Agent not found|ProviderModelNotFoundError|ProviderInitError)\b")
+_NO_LOGIN = re.compile(r"\bAPI key is missing\b|\bLoadAPIKeyError\b", re.IGNORECASE)
 _BY_NAME = {
-    "MessageAbortedError": "aborted",
-    "ProviderAuthError": "auth_failed",
-    "ContextOverflowError": "context_overflow",
-    "ContentFilterError": "content-filter",
-    "MessageOutputLengthError": "length",
+    "MessageAbortedError": Failure.ABORTED,
+    "ProviderAuthError": Failure.AUTH_FAILED,
+    "ContextOverflowError": Failure.CONTEXT_OVERFLOW,
+    "ContentFilterError": Failure.CONTENT_FILTER,
+    "StructuredOutputError": Failure.NOT_JSON,
+    "ProviderModelNotFoundError": Failure.CONFIG_ERROR,
+    "ProviderInitError": Failure.CONFIG_ERROR,
 }
+_BY_STATUS = {
+    401: Failure.AUTH_FAILED,
+    402: Failure.RATE_LIMITED,
+    403: Failure.AUTH_FAILED,
+    413: Failure.CONTEXT_OVERFLOW,
+    429: Failure.RATE_LIMITED,
+}
+_BY_TEXT = (
+    (_NO_LOGIN, Failure.AUTH_FAILED),
+    (_MISCONFIGURED, Failure.CONFIG_ERROR),
+    (_OVERFLOW, Failure.CONTEXT_OVERFLOW),
+    (_LIMITED, Failure.RATE_LIMITED),
+    (_UNREACHED, Failure.PROVIDER_UNAVAILABLE),
+)
 _BY_FINISH = {
-    "length": ("length", "the answer reached the model's output limit"),
-    "content-filter": ("content-filter", "the provider's content filter stopped the answer"),
-    "unknown": ("provider_unavailable", "the provider's answer ended without a reason"),
-    "error": ("task-failed", "the turn ended with an error"),
+    "content-filter": (Failure.CONTENT_FILTER, "the provider's content filter stopped the answer"),
+    "unknown": (Failure.PROVIDER_UNAVAILABLE, "the provider's answer ended without a reason"),
+    "error": (Failure.PROVIDER_UNAVAILABLE, "the turn ended with an error"),
 }
+CUT = "the answer reached the model's output limit and is cut"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +96,8 @@ class Verdict:
     is_answered: bool
     """Whether the model finished its answer."""
     kind: str | None = None
-    """None when all is well, otherwise one word: no-answer, ignored, aborted, unfinished, rejected, length,
-    content-filter, auth_failed, rate_limited, provider_unavailable, context_overflow, timeout or task-failed."""
+    """None when all is well, otherwise one word: a `Failure`, or what only dispatches know: `ignored` (the brief is not
+    in the session) and `no-answer` (it is, and nothing came after it)."""
     detail: str | None = None
     """The same for people; cleaned, without addresses."""
     answer: str | None = None
@@ -80,6 +110,8 @@ class Verdict:
     """The model that answered, `provider/id`."""
     message_count: int = 0
     """How many messages are new."""
+    warnings: tuple[str, ...] = ()
+    """What is to be known of an answer though the turn ended well."""
 
 
 def judge(back: Transcript, *, sent_ids: Collection[str], brief: str | None) -> Verdict:
@@ -100,9 +132,16 @@ def judge(back: Transcript, *, sent_ids: Collection[str], brief: str | None) -> 
         answer=(spoken_text(last) or None) if last else None,
         refused=refused_calls(turn),
         agent=last["info"].get("agent") if last else None,
-        model=_model_used(last) if last else None,
+        model=model_used(last) if last else None,
         message_count=len(fresh),
+        warnings=(CUT,) if last and kind is None and ends_at_limit(last) else (),
     )
+
+
+def ends_at_limit(answer: Message) -> bool:
+    """Whether the answer was cut at the model's output limit (OpenCode 1.18: no error, finish `length`)."""
+    error = mapping(answer["info"].get("error"))
+    return answer["info"].get("finish") == "length" or error.get("name") == "MessageOutputLengthError"
 
 
 def refused_calls(messages: Iterable[Message]) -> tuple[str, ...]:
@@ -110,30 +149,56 @@ def refused_calls(messages: Iterable[Message]) -> tuple[str, ...]:
     return tuple(_titled(part) for message in messages for part in parts_of(message) if _is_refused(part))
 
 
-def failure_kind(error: dict[str, Any]) -> str:
-    """Return one word for an error as OpenCode stores it in a message: `{"name", "data": {"message", ...}}`."""
+def failure_kind(error: dict[str, Any]) -> Failure:
+    """Return the kind of an error as OpenCode stores it in a message: `{"name", "data": {"message", ...}}`.
+
+    The most telling comes first: the error's name, HTTP's status, the provider's own words. What nothing is known of
+    is the provider's.
+    """
     data = mapping(error.get("data"))
-    name, text, status = str(error.get("name")), str(data.get("message", "")), data.get("statusCode")
-    if name in _BY_NAME:
-        return _BY_NAME[name]
-    if status in (401, 403):
-        return "auth_failed"
-    if status in (402, 429) or _LIMITED.search(text):
-        return "rate_limited"
-    if status == 413 or _OVERFLOW.search(text):
-        return "context_overflow"
-    if _TIMED_OUT.search(text):
-        return "timeout"
-    return "provider_unavailable" if name == "APIError" else "task-failed"
+    name, status = str(error.get("name")), data.get("statusCode")
+    known = _BY_NAME.get(name) or (_BY_STATUS.get(status) if isinstance(status, int) else None)
+    if known:
+        return known
+    text = f"{data.get('message', '')}\n{str(data.get('responseBody') or '')[:_BODY_LIMIT]}"
+    if name == "UnknownError" or not isinstance(status, int):
+        return kind_of_words(text)
+    return _kind_by_text(text) or Failure.PROVIDER_UNAVAILABLE
+
+
+def kind_of_words(text: str) -> Failure:
+    """Return the kind of an error of which nothing is known but its words: those of a provider, or OpenCode's own."""
+    by_text = _kind_by_text(text)
+    if by_text is None and _TIMED_OUT.search(text):
+        return Failure.TIMEOUT
+    return by_text or Failure.PROVIDER_UNAVAILABLE
+
+
+def _kind_by_text(text: str) -> Failure | None:
+    return next((kind for pattern, kind in _BY_TEXT if pattern.search(text)), None)
 
 
 def failure_detail(error: dict[str, Any]) -> str:
     """Return an error's text for people, cleaned: neither headers nor addresses."""
     data = mapping(error.get("data"))
     status = data.get("statusCode")
-    text = str(data.get("message") or error.get("name") or "unknown error")
-    shown = f"{text} (HTTP {status})" if isinstance(status, int) else text
-    return clean(mask_addresses(clean(shown, _DETAIL_LIMIT * 2)), _DETAIL_LIMIT)
+    text = plain_words(str(data.get("message") or error.get("name") or "unknown error"))
+    return f"{text} (HTTP {status})" if isinstance(status, int) else text
+
+
+def plain_words(text: str) -> str:
+    """Return a provider's words for people: cleaned, without addresses; of a JSON error object its message."""
+    return clean(mask_addresses(clean(_message_in(text), _DETAIL_LIMIT * 2)), _DETAIL_LIMIT)
+
+
+def _message_in(text: str) -> str:
+    """OpenCode 1.18 shows an error object in a provider's stream as the JSON that came."""
+    try:
+        found = mapping(json.loads(text)) if text.startswith("{") else {}
+    except (ValueError, RecursionError):
+        return text
+    message = found.get("message") or mapping(found.get("error")).get("message")
+    return message if isinstance(message, str) and message else text
 
 
 def _turn(fresh: list[Message], brief: str | None) -> list[Message]:
@@ -157,27 +222,43 @@ def _problem(
     if last is None:
         return "no-answer", "the model never answered"
     error = last["info"].get("error")
-    if isinstance(error, dict):
+    if isinstance(error, dict) and not ends_at_limit(last):
         return failure_kind(error), failure_detail(error)
     return _unfinished(turn, last)
 
 
 def _unfinished(turn: list[Message], last: Message) -> tuple[str | None, str | None]:
     finish = last["info"].get("finish")
-    if finish is None:
-        is_completed = "completed" in last["info"]["time"]
-        return ("aborted", "the turn was aborted") if is_completed else ("unfinished", "the run ended in mid-answer")
-    if finish == "tool-calls":
-        is_rejected = any(_is_rejected(part) for part in parts_of(last))
-        text = (
-            "a permission was refused, and the turn ended there" if is_rejected else "the run ended after a tool call"
-        )
-        return ("rejected" if is_rejected else "unfinished"), text
-    if finish in _BY_FINISH:
-        return _BY_FINISH[finish]
+    if "completed" not in last["info"]["time"] and finish is None:
+        return Failure.INTERRUPTED, "the run ended in mid-answer"
+    if finish == "tool-calls" and not ends_with_a_rejection(last):
+        return Failure.INTERRUPTED, "the run ended after a tool call"
+    if problem := problem_of_finish(last):
+        return problem
     if last["info"].get("summary") is True or turn[-1] is not last:
-        return "unfinished", "the run ended before the last message was answered"
+        return Failure.INTERRUPTED, "the run ended before the last message was answered"
     return None, None
+
+
+def problem_of_finish(answer: Message) -> tuple[Failure, str] | None:
+    """Return what its finish reason says against a completed answer that holds no error; None when it ended well.
+
+    `length` is a good end with the warning CUT. Without any reason the turn was aborted while OpenCode waited to ask
+    the provider again (OpenCode 1.18).
+    """
+    finish = answer["info"].get("finish")
+    if ends_at_limit(answer):
+        return None
+    if finish is None:
+        return Failure.ABORTED, "the turn was aborted"
+    if finish == "tool-calls" and ends_with_a_rejection(answer):
+        return Failure.REJECTED, "a permission was refused, and the turn ended there"
+    return _BY_FINISH.get(str(finish))
+
+
+def ends_with_a_rejection(answer: Message) -> bool:
+    """Whether a permission or a question of its tool calls was refused: OpenCode ends the turn there."""
+    return any(_is_rejected(part) for part in parts_of(answer))
 
 
 def _is_refused(part: Part) -> bool:
@@ -215,6 +296,7 @@ def _titles(part: Part) -> Iterator[str]:
     return (value for value in wanted if isinstance(value, str) and value)
 
 
-def _model_used(message: Message) -> str | None:
+def model_used(message: Message) -> str | None:
+    """Return the model that gave an answer, `provider/id`."""
     provider, name = message["info"].get("providerID"), message["info"].get("modelID")
     return str(Model(provider, name)) if isinstance(provider, str) and isinstance(name, str) else None

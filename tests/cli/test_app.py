@@ -29,8 +29,9 @@ finally:
 COMMANDS = [
     *((name,) for name, below in commands().items() if not below),
     *((name, one) for name, below in commands().items() for one in sorted(below)),
+    *(("session", "server", one) for one in ("start", "status", "stop", "restart")),
 ]
-WITHOUT_JSON = {("hosts", "path"), ("hosts", "edit")}
+WITHOUT_JSON = {("hosts", "path"), ("hosts", "edit"), ("session", "server")}
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +50,10 @@ def _cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return _run("-m", "remote_dispatch", *arguments)
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("hosts", "list"), ("list",), ("send", "--help")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("--help",), ("--version",), ("hosts", "list"), ("list",), ("send", "--help"), ("session", "--help")],
+)
 def test_what_needs_no_network_imports_nothing_for_it(arguments: tuple[str, ...]) -> None:
     done = _run("-c", _WHAT_IS_LOADED, *arguments)
     assert done.returncode == 0, done.stderr

@@ -23,6 +23,8 @@ from remote_dispatch.dispatch.names import new_id
 from remote_dispatch.hosts.entries import FIELDS
 from remote_dispatch.model import Dispatch, DispatchRequest, Moment, State
 from remote_dispatch.opencode.glance import glance
+from remote_dispatch.opencode.served import Served
+from remote_dispatch.sessions.store import default_session_store
 
 pytestmark = pytest.mark.thorough
 
@@ -164,6 +166,29 @@ def test_names_of_dispatches_in_a_state_directory_of_their_own(desk: Desk, tmp_p
     variables = {"REMOTE_DISPATCH_STATE": str(tmp_path / "state")}
     store_dispatches(default_store(variables), "kumo")
     assert desk.complete("logs", "", **variables) == ["kumo"]
+
+
+def test_names_of_named_sessions(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(desk.home))
+    store = default_session_store(default_store(os.environ))
+    for number, name in enumerate(("kumo", "kuro", "nabi")):
+        store.create("pi", Served(f"ses_{number:020}", "/", "It's a title"), name=name)
+    (store.root / "kuku.json").write_text("[]")
+    assert desk.complete("session", "show", "ku") == ["kumo", "kuro"]
+    assert desk.complete("session", "watch", "nabi", "") == ["kumo", "kuro", "nabi"]
+    assert desk.complete("session", "new", "") == desk.complete("send", "")
+
+
+def test_agents_and_models_as_a_host_offered_them_last(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(desk.home))
+    store = default_session_store(default_store(os.environ))
+    store.create("pi", Served(f"ses_{1:020}", "/", ""), name="kumo")
+    offered = store.root.parent / "offers"
+    offered.mkdir()
+    (offered / "pi.json").write_text('{"agents": ["build", "plan", "$(x)"], "models": ["lab/large", "lab/small"]}')
+    assert desk.complete("session", "new", "pi", "--agent", "") == ["build", "plan"]
+    assert desk.complete("session", "new", "pi", "--model", "lab/s") == ["lab/small"]
+    assert desk.complete("session", "new", "dev", "--agent", "") == []
 
 
 def test_ids_of_sessions_those_of_this_directory_first(desk: Desk) -> None:

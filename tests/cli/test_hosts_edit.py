@@ -11,11 +11,14 @@ import pytest
 
 from remote_dispatch.dispatch import default_store
 from remote_dispatch.model import Dispatch, DispatchRequest, Moment, State
+from remote_dispatch.opencode.served import Served
+from remote_dispatch.sessions.store import default_session_store
 from tests.cli.terminal import HOSTS, SECRETS, converse, envelope
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from remote_dispatch.sessions.store import SessionStore
     from tests.cli.terminal import Terminal
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -56,6 +59,7 @@ def test_every_field_has_an_option(terminal: Terminal) -> None:
     words = ["--port", "2222", "--agent", "build", "--model", "p/m", "--variant", "high", "--directory", "~/src"]
     words += ["--permissions", "auto", "--permission-rules", str(rules), "--opencode", "~/oc", "--code", "existing"]
     words += ["--env", "A=1", "--env", "B=x=y", "--server", "http://box.example:4096", "--os", "linux"]
+    words += ["--server-user", "ada", "--server-password-env", "A_1", "--server-password-command", "pass show 'a b'"]
     completed = terminal("hosts", "add", "lab", "me@10.0.0.5", *words, "--json")
     assert completed.returncode == 0
     data = envelope(completed)["data"]
@@ -70,9 +74,11 @@ def test_every_field_has_an_option(terminal: Terminal) -> None:
         "opencode": "~/oc",
         "env": ["A", "B"],
         "code": "existing",
+        "server_password_env": "A_1",
         "os": "linux",
     }
     assert '"env": { "A": "1", "B": "x=y" }' in terminal.file.read_text()
+    assert '"server_password_command": ["pass", "show", "a b"]' in terminal.file.read_text()
     assert stat.S_IMODE(terminal.file.stat().st_mode) == 0o600
 
 
@@ -160,6 +166,33 @@ def test_a_host_with_an_unfinished_dispatch_goes_only_with_yes(terminal: Termina
     assert completed.returncode == 3
     assert envelope(completed)["data"]["dispatches"] == ["kumo"]
     assert "pi" not in terminal("hosts", "list", "--names").stdout.split()
+
+
+def a_session_on(terminal: Terminal, host: str) -> SessionStore:
+    """Record a named session, `zeju`, that lives on a host."""
+    terminal.environment["REMOTE_DISPATCH_STATE"] = str(terminal.path / "state")
+    sessions = default_session_store(default_store(terminal.environment))
+    sessions.create(host, Served(f"ses_{'a' * 26}", "/srv", "The leak"), name="zeju")
+    return sessions
+
+
+def test_a_host_with_a_named_session_is_removed_only_with_yes(terminal: Terminal) -> None:
+    terminal.write(HOSTS)
+    a_session_on(terminal, "pi")
+    completed = terminal("hosts", "remove", "pi")
+    assert completed.returncode == 7
+    assert "`remote-dispatch session forget zeju`" in completed.stderr
+    assert terminal.file.read_text() == HOSTS
+    completed = terminal("hosts", "remove", "pi", "--yes", "--json")
+    assert (completed.returncode, envelope(completed)["data"]["sessions"]) == (3, ["zeju"])
+
+
+def test_named_sessions_go_along_with_a_host_that_gets_another_name(terminal: Terminal) -> None:
+    terminal.write(HOSTS)
+    sessions = a_session_on(terminal, "pi")
+    completed = terminal("hosts", "rename", "pi", "raspi", "--json")
+    assert (completed.returncode, envelope(completed)["data"]["sessions"]) == (0, ["zeju"])
+    assert sessions.load("zeju").host == "raspi"
 
 
 def test_a_dispatch_on_another_host_is_no_obstacle(terminal: Terminal) -> None:

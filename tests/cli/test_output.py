@@ -58,8 +58,11 @@ def test_every_end_has_its_exit_code_and_an_envelope(
 
 def test_a_traceback_is_for_those_who_ask(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REMOTE_DISPATCH_DEBUG", "1")
-    assert exit_of(raising(KeyError("x"))) == 70
-    assert "Traceback" in capsys.readouterr().err
+    assert exit_of(raising(KeyError("x\x1b[2J refused by 10.0.0.5:4096"))) == 70
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "\x1b[2J" not in shown
+    assert "10.0.0.5" not in shown
 
 
 def test_an_exit_of_a_command_passes(capsys: pytest.CaptureFixture[str]) -> None:

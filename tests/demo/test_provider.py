@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,12 +32,19 @@ def model() -> Iterator[ScriptedModel]:
         yield model
 
 
-def request(
+def send(
     model: ScriptedModel, *messages: Message, stream: bool = True, system: str = SYSTEM, session: str = "ses_one"
-) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+) -> http.client.HTTPConnection:
     connection = http.client.HTTPConnection(urlsplit(model.url).netloc, timeout=10)
     body = {"model": "large", "stream": stream, "messages": [{"role": "system", "content": system}, *messages]}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), {"x-session-id": session})
+    return connection
+
+
+def request(
+    model: ScriptedModel, *messages: Message, **options: Any
+) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    connection = send(model, *messages, **options)
     return connection, connection.getresponse()
 
 
@@ -196,6 +205,62 @@ def test_attempts_are_counted_for_each_session(model: ScriptedModel) -> None:
         assert (response.status, response.headers["retry-after"]) == (429, "7")
         connection.close()
     assert text(chunks(model, script, session="ses_a")) == "done"
+
+
+def test_what_fail_answers_can_be_worded(model: ScriptedModel) -> None:
+    script = "!fail 429\n!error insufficient_quota You exceeded your quota\n!retry-after-ms 20"
+    connection, response = request(model, user(script))
+    assert (response.status, response.headers["retry-after-ms"]) == (429, "20")
+    error = json.loads(response.read())["error"]
+    assert (error["code"], error["message"]) == ("insufficient_quota", "You exceeded your quota")
+    connection.close()
+
+
+def test_too_long_is_refused_once_and_with_always_wherever_it_is_quoted(model: ScriptedModel) -> None:
+    connection, response = request(model, user("!too-long"))
+    assert (response.status, json.loads(response.read())["error"]["code"]) == (400, "context_length_exceeded")
+    connection.close()
+    assert text(chunks(model, user("!too-long"))) == "done"
+    connection, response = request(model, user("[User]: !too-long always"), user("summarise"))
+    assert response.status == 400
+    connection.close()
+
+
+def test_a_web_page_comes_in_place_of_an_answer(model: ScriptedModel) -> None:
+    connection, response = request(model, user("!html"))
+    assert (response.status, response.headers.get_content_type()) == (200, "text/html")
+    connection.close()
+
+
+def test_reset_breaks_the_connection_before_an_answer(model: ScriptedModel) -> None:
+    with pytest.raises(ConnectionError), closing(send(model, user("!reset 1"))) as connection:
+        connection.getresponse()
+    assert text(chunks(model, user("!reset 1"))) == "done"
+
+
+def test_silence_answers_nothing_until_the_model_is_closed() -> None:
+    with ScriptedModel() as model, closing(send(model, user("!silence"))) as connection:
+        model.wait_for_calls(1, timeout_s=10)
+        assert select.select([connection.sock], [], [], 0.2)[0] == []
+
+
+def test_an_error_in_the_stream_takes_the_place_of_the_end(model: ScriptedModel) -> None:
+    connection, response = request(model, user("!say begun\n!stream-error overloaded"))
+    *_, error, rest = response.read().decode().split("\n\n")
+    assert (json.loads(error.removeprefix("data: "))["error"]["message"], rest) == ("overloaded", "")
+    connection.close()
+
+
+def test_an_answer_can_be_empty_or_reasoning_only(model: ScriptedModel) -> None:
+    events = chunks(model, user("!think hm\n!empty"))
+    assert (text(events), finish(events)) == ("", "stop")
+    assert any("reasoning_content" in delta for delta in deltas(events))
+
+
+def test_an_answer_can_end_without_a_finish_reason(model: ScriptedModel) -> None:
+    events = chunks(model, user("!say hello\n!finish none"))
+    assert text(events) == "hello"
+    assert not any(choice["finish_reason"] for event in events for choice in event["choices"])
 
 
 def test_cut_breaks_the_connection(model: ScriptedModel) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from remote_dispatch.dispatch.attention import attention
 from remote_dispatch.model import Collected, State
-from tests.dispatch.values import a_record
+from tests.dispatch.values import a_record, a_request
 
 HOME = {"collected": Collected.WHOLE, "is_cleaned_up": True}
 
@@ -20,6 +20,14 @@ def test_what_has_not_begun_is_resumed(states: tuple[State, ...]) -> None:
     assert needed is not None
     assert needed.command == "remote-dispatch resume kumo"
     assert "box" in needed.reason
+
+
+def test_a_live_dispatch_whose_brief_was_not_said_is_resumed() -> None:
+    request = a_request(is_live=True)
+    needed = attention(a_record(State.STAGING, State.RUNNING, request=request))
+    assert needed is not None
+    assert (needed.command, "brief" in needed.reason) == ("remote-dispatch resume kumo", True)
+    assert attention(a_record(State.STAGING, State.RUNNING, request=request, turn_id="msg_1")) is None
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from remote_dispatch.dispatch.settle import is_home, is_recoverable, settle
 from remote_dispatch.errors import TaskFailedError
-from remote_dispatch.model import Collected, Dispatch, Outcome, State
+from remote_dispatch.model import Collected, Dispatch, State
+from remote_dispatch.runner.outcome import Outcome
 from remote_dispatch.runner.status import RunStatus
 from tests.dispatch.values import DISPATCH_ID, SESSION, a_record
 

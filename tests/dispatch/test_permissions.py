@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from remote_dispatch.dispatch.choose import Choice
-from remote_dispatch.dispatch.permissions import Permit, permit, tool_output_pattern
+from remote_dispatch.dispatch.permissions import Permit, permit, permit_live, tool_output_pattern
 from remote_dispatch.model import Model, Permissions
 from remote_dispatch.opencode.catalogue import Agent
 from tests.dispatch.values import ALLOW, DISPATCH_ID, TOOL_OUTPUT, a_catalogue, a_host, a_request, rule, the_facts
@@ -87,3 +87,27 @@ def test_the_directory_of_long_outputs_is_the_hosts_own() -> None:
     moved = {**TOOL_OUTPUT, "pattern": "/data/opencode/tool-output/*"}
     assert tool_output_pattern((ALLOW, moved), the_facts()) == "/data/opencode/tool-output/*"
     assert tool_output_pattern((ALLOW,), the_facts()) == TOOL_OUTPUT["pattern"]
+
+
+# --- live dispatches, where somebody can be asked
+
+
+def _live(rules: tuple[dict[str, Any], ...] = BUILD, **asked: Any) -> Permit:
+    return permit_live(a_request(is_live=True, **asked), a_host(), Choice("build", Model("own", "large"), None, rules))
+
+
+def test_without_a_word_of_the_user_a_live_session_asks_as_at_home() -> None:
+    permitted = _live()
+    assert (permitted.policy, permitted.session_rules, permitted.override) == (None, (), {})
+    assert _live(permission_rules={"bash": "ask"}).session_rules == (rule("bash", "ask"),)
+
+
+def test_a_live_session_is_granted_what_it_would_ask_for_and_nothing_that_it_is_denied() -> None:
+    permitted = _live((ALLOW, rule("edit", "deny"), ASKS_OUTSIDE), permissions=Permissions.AUTO)
+    assert rule("external_directory", "allow") in permitted.session_rules
+    assert not [one for one in permitted.session_rules if one["permission"] in ("*", "edit")]
+
+
+def test_a_live_session_is_denied_what_it_would_ask_for_where_the_user_wants_that() -> None:
+    permitted = _live(permissions=Permissions.DENY)
+    assert rule("external_directory", "deny") in permitted.session_rules

@@ -268,6 +268,9 @@ def test_a_file_of_ours_comes_with_all_its_fields(terminal: Terminal) -> None:
         "env": {"A": "b"},
         "code": "carry",
         "server": "http://x.lan:4096",
+        "server_user": "ada",
+        "server_password_env": "A",
+        "server_password_command": ["pass", "show"],
     }
     file = terminal.path / "other.json"
     file.write_text(json.dumps({"hosts": {"x": entry, "s": {"server": "http://y.lan"}}}))

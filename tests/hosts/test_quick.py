@@ -126,6 +126,9 @@ FINE: dict[str, Any] = {
     "env": {"A_1": "b c"},
     "code": "carry",
     "server": "https://opencode.example:4096/base",
+    "server_user": "ada",
+    "server_password_env": "A_1",
+    "server_password_command": ["pass", "show", "a b"],
     "os": "linux",
 }
 

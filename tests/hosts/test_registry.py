@@ -191,6 +191,8 @@ P35_ENTRIES = [
     ('{"host": "u@h",\n"env": {\n"A": 1}}', 4, "env.A", "variable names and texts"),
     ('{"host": "u@h",\n"code": 1}', 3, "code", "`carry`"),
     ('{"host": "u@h",\n"os": "beos"}', 3, "os", "`linux`"),
+    ('{"host": "u@h",\n"server_password_env": "s3cret word"}', 3, "server_password_env", "name of a variable"),
+    ('{"host": "u@h",\n"server_password_command": "pass show x"}', 3, "server_password_command", "list of texts"),
     ('{"server":\n"ftp://x"}', 2, "server", "URL"),
     ('{"server":\n"http://me:secret@x"}', 2, "server", "URL"),
     ('{"server":\n"http://x:99999"}', 2, "server", "URL"),

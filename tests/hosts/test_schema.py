@@ -42,12 +42,12 @@ def test_it_has_every_field_with_a_description_and_an_example_that_fits() -> Non
             assert not _errors({"lab": {"host": "x", name: example}})
 
 
-def test_the_example_shows_every_field_once_fits_the_schema_and_loads() -> None:
+def test_the_example_shows_every_field_fits_the_schema_and_loads() -> None:
     content = plain(parse(EXAMPLE.read_text(encoding="utf-8")))
     entries = [entry for entry in content["hosts"].values() if isinstance(entry, dict)]
     used = [name for entry in entries for name in entry]
     assert sorted({*used}) == sorted(FIELDS)
-    assert {name for name in used if used.count(name) > 1} == {"host"}
+    assert {name for name in used if used.count(name) > 1} == {"host", "server"}
     assert not list(VALIDATOR.iter_errors(content))
     registry = Registry.load(environment={"HOME": "/nonexistent"}, hosts_file=EXAMPLE)
     assert (registry.names, registry.problems) == (tuple(sorted(content["hosts"])), ())
@@ -65,6 +65,14 @@ GOOD: list[dict[str, Any]] = [
     {"lab": "corp@me@x"},
     {"a" * 64: "x", "0.b_c-d": "x"},
     {"lab": {"server": "http://127.0.0.1:4096/base"}},
+    {
+        "lab": {
+            "server": "http://x",
+            "server_user": "u",
+            "server_password_env": "A",
+            "server_password_command": ["p", "x"],
+        }
+    },
     {"lab": {"host": "x", "env": {}, "permission_rules": {"*": "ask"}}},
     {"lab": {"host": "x", "model": "a/b/c:free"}},
 ]
@@ -99,6 +107,9 @@ BAD: list[dict[str, Any]] = [
     {"lab": {"host": "x", "os": "plan9"}},
     {"lab": {"server": "https://me:secret@x"}},
     {"lab": {"server": "ftp://x"}},
+    {"lab": {"server": "http://x", "server_password_env": "a b"}},
+    {"lab": {"server": "http://x", "server_password_command": []}},
+    {"lab": {"server": "http://x", "server_password_command": "pass"}},
 ]
 
 

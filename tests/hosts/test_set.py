@@ -57,6 +57,7 @@ def test_a_short_form_stays_short_for_its_address_and_grows_for_the_rest(home: H
         ("permission_rules.bash", '{"*": "deny"}', {"*": "deny"}),
         ("permission_rules.edit", "allow", "allow"),
         ("directory", "~/src", "~/src"),
+        ("server_password_command", '["pass", "show"]', ["pass", "show"]),
     ],
 )
 def test_a_value_is_read_by_the_type_of_its_field(home: Home, field: str, text: str, value: object) -> None:

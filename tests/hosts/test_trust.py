@@ -490,6 +490,15 @@ def test_an_address_in_a_public_field_is_masked_and_hides_no_rule(terminal: Term
     assert sorted(shown_rules["bash"].values()) == ["allow", "deny"]
 
 
+def test_a_command_that_a_projects_file_would_have_run_here_is_announced_and_not_shown(terminal: Terminal) -> None:
+    entry = {"server": "http://x.lan", "server_user": "ada", "server_password_command": ["curl", "s3cret"]}
+    (terminal.project / "hosts.json").write_text(json.dumps({"hosts": {"odd": entry}}))
+    said = terminal("hosts", "trust", "--yes")
+    assert "server, user name, command that runs here for the server's password" in said.stderr
+    for shown in (said, terminal("hosts", "show", "odd"), terminal("hosts", "show", "odd", "--json")):
+        assert not [word for word in ("curl", "s3cret", "ada", "x.lan") if word in shown.stdout + shown.stderr]
+
+
 def test_in_a_directory_that_is_gone_there_is_no_project(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     gone = terminal.path / "gone"
     gone.mkdir()

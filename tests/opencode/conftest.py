@@ -24,8 +24,13 @@ if TYPE_CHECKING:
     from pathlib import Path, PurePosixPath
 
     from remote_dispatch.remote.connection import Channel, Completed
+    from remote_dispatch.remote.stream import ByteStream
 
 SHELLS = [name for name in ("dash", "bash", "busybox", "zsh") if shutil.which(name)]
+PARAMETERS = [
+    pytest.param(name, marks=[] if position == 0 else pytest.mark.thorough) for position, name in enumerate(SHELLS)
+]
+"""In the inner loop the first shell must do."""
 
 # The stub, which notes each call first and takes variables that change while it is used.
 _NOTED = (
@@ -67,6 +72,12 @@ class UnderShell:
         self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False
     ) -> None:
         await self._local.download(source, target, limit_bytes=limit_bytes, timeout_s=timeout_s, is_resumed=is_resumed)
+
+    async def stream(self, port: int) -> ByteStream:
+        return await self._local.stream(port)
+
+    def forward(self, port: int) -> AbstractAsyncContextManager[int]:
+        return self._local.forward(port)
 
 
 @dataclass
@@ -179,7 +190,7 @@ class Box:
         return self.root / "variables"
 
 
-@pytest.fixture(params=SHELLS)
+@pytest.fixture(params=PARAMETERS)
 def box(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Box]:
     """A machine for each shell."""
     yield from _boxed(tmp_path, request.param)

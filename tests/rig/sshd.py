@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _START_S = 10
+_SOONEST_S = 0.01
+_LATEST_S = 0.25
 _SFTP_SERVERS = ("/usr/lib/openssh/sftp-server", "/usr/libexec/openssh/sftp-server", "/usr/lib/ssh/sftp-server",
                  "/usr/libexec/sftp-server", "/usr/lib/sftp-server")  # fmt: skip
 USER = subprocess.run(
@@ -200,12 +202,18 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 def wait_until(condition: Callable[[], bool], message: str, *, timeout_s: float = _START_S) -> None:
-    """Wait for a condition, asked every hundredth of a second. Raises TimeoutError with the message."""
-    end = time.monotonic() + timeout_s
+    """Wait for a condition, asked every hundredth of a second at first. Raises TimeoutError with the message."""
+    began = time.monotonic()
     while not condition():
-        if time.monotonic() > end:
+        waited_s = time.monotonic() - began
+        if waited_s > timeout_s:
             raise TimeoutError(message)
-        time.sleep(0.01)
+        time.sleep(pause_s(waited_s))
+
+
+def pause_s(waited_s: float) -> float:
+    """How long to wait before a condition is asked again: asking may cost more than what is waited for."""
+    return min(max(_SOONEST_S, waited_s / 10), _LATEST_S)
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -28,6 +28,8 @@ from tests.rig.stub import OPENCODE_STUB, a_transcript
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import typer
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALIAS = "berry-lan"
 PATIENCE_S = 60
@@ -481,10 +483,14 @@ def commands() -> dict[str, frozenset[str]]:
     """Return the commands of `remote-dispatch`, and what stands below each."""
     own: dict[str, frozenset[str]] = {str(one.name): frozenset() for one in app.registered_commands}
     below = {
-        str(group.name): frozenset(str(one.name) for one in (group.typer_instance or app).registered_commands)
+        str(group.name): frozenset(str(one.name) for one in _members(group.typer_instance or app))
         for group in app.registered_groups
     }
     return own | below
+
+
+def _members(group: typer.Typer) -> list[Any]:
+    return [*group.registered_commands, *group.registered_groups]
 
 
 def _check_envelope(ran: Ran) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_dispatch.transcript import Message, Transcript, fit, newest_ms, outward_shift_ms, shift
+from remote_dispatch.transcript import Message, Transcript, fit, in_order, newest_ms, outward_shift_ms, shift
 from tests.transcript.samples import assistant, exported, part, session, tool, transcripts, user
 
 
@@ -93,6 +93,12 @@ def test_with_few_milliseconds_the_messages_stay_apart_before_their_parts_do() -
 
 def test_without_any_gap_everything_lies_just_after_the_local_messages() -> None:
     assert set(_all_times(fit([user(1), assistant(2)], delta_ms=0, after_ms=100, before_ms=90))) == {101}
+
+
+def test_a_prompt_that_was_posted_twice_stays_before_its_answer() -> None:
+    ordered = in_order([user(1), user(9), assistant(5), user(7)])
+    assert _created(ordered) == [1000, 5000, 5000, 7000]
+    assert in_order(ordered) == ordered
 
 
 def test_nothing_is_fitted_into_nothing() -> None:

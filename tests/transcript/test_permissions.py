@@ -143,3 +143,15 @@ def test_auto_turns_the_sessions_asks_into_leave() -> None:
 def test_sending_a_session_again_adds_no_rule_twice() -> None:
     once = with_permissions(exported("open-call"), [], Permissions.DENY)
     assert with_permissions(once, [], Permissions.DENY) == once == exported("open-call")
+
+
+def test_where_somebody_can_be_asked_the_denials_of_opencode_run_are_left_out() -> None:
+    of_run, mine = [_rule(name, "*", "deny") for name in NEVER], _rule("bash", "rm *", "deny")
+    assert with_permissions(session(permission=[mine, *of_run]), [], None, can_ask=True)["info"]["permission"] == [mine]
+    own = session(permission=[mine, of_run[0]])
+    assert with_permissions(own, [], None, can_ask=True) is own
+    asked = session(permission=[_rule("bash", "*", "ask"), *of_run])
+    granted = with_permissions(asked, [], Permissions.AUTO, can_ask=True)["info"]["permission"]
+    assert granted == [_rule("bash", "*", "allow")]
+    refused = with_permissions(asked, [], Permissions.DENY, can_ask=True)["info"]["permission"]
+    assert refused == [_rule("bash", "*", "deny"), *of_run]

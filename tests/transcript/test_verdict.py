@@ -26,6 +26,10 @@ def _answered(**info: Any) -> Verdict:
     return _judge(user(3, BRIEF + "\n"), assistant(4, parent=3, **info))
 
 
+def _error(name: str, message: str = "no", **data: Any) -> dict[str, Any]:
+    return {"name": name, "data": {"message": message, **data}}
+
+
 def _upto(transcript: Transcript, number: int) -> Transcript:
     return {**transcript, "messages": transcript["messages"][:number]}
 
@@ -68,10 +72,10 @@ def test_what_a_real_run_was_not_permitted_is_told_though_the_model_went_on() ->
     assert verdict.refused == ("bash: rm nothing", "question")
 
 
-def test_a_real_killed_run_is_unfinished() -> None:
+def test_a_real_killed_run_was_interrupted() -> None:
     back = exported("killed")
     verdict = judge(back, sent_ids=message_ids(back)[:11], brief="hand over")
-    assert (verdict.kind, verdict.is_answered, verdict.message_count) == ("unfinished", False, 3)
+    assert (verdict.kind, verdict.is_answered, verdict.message_count) == ("interrupted", False, 3)
 
 
 def test_a_brief_that_is_nowhere_was_ignored() -> None:
@@ -87,14 +91,13 @@ def test_without_a_brief_every_new_message_counts() -> None:
 @pytest.mark.parametrize(
     ("info", "kind"),
     [
-        ({"finish": "length"}, "length"),
-        ({"finish": "content-filter"}, "content-filter"),
+        ({"finish": "content-filter"}, "content_filter"),
         ({"finish": "unknown"}, "provider_unavailable"),
-        ({"finish": "error"}, "task-failed"),
-        ({"finish": "tool-calls"}, "unfinished"),
-        ({"finish": "stop", "summary": True}, "unfinished"),
+        ({"finish": "error"}, "provider_unavailable"),
+        ({"finish": "tool-calls"}, "interrupted"),
+        ({"finish": "stop", "summary": True}, "interrupted"),
         ({}, "aborted"),
-        ({"time": {"created": 4000}}, "unfinished"),
+        ({"time": {"created": 4000}}, "interrupted"),
     ],
 )
 def test_an_answer_that_did_not_end_well_is_no_answer(info: dict[str, Any], kind: str) -> None:
@@ -103,18 +106,26 @@ def test_an_answer_that_did_not_end_well_is_no_answer(info: dict[str, Any], kind
     assert verdict.detail
 
 
+@pytest.mark.parametrize("info", [{"finish": "length"}, {"error": _error("MessageOutputLengthError")}])
+def test_an_answer_cut_at_the_output_limit_is_an_answer_with_a_warning(info: dict[str, Any]) -> None:
+    verdict = _answered(**info)
+    assert (verdict.kind, verdict.is_answered) == (None, True)
+    assert verdict.warnings == ("the answer reached the model's output limit and is cut",)
+
+
+def test_a_turn_that_ended_without_a_word_is_done_its_work_counts() -> None:
+    verdict = _judge(user(3, BRIEF), assistant(4, part(401, 4, "reasoning", text="hm"), finish="stop"))
+    assert (verdict.kind, verdict.answer, verdict.warnings) == (None, None, ())
+
+
 def test_a_later_message_without_an_answer_leaves_the_turn_unfinished() -> None:
-    assert _judge(user(3, BRIEF), assistant(4, finish="stop"), user(5, "go on")).kind == "unfinished"
+    assert _judge(user(3, BRIEF), assistant(4, finish="stop"), user(5, "go on")).kind == "interrupted"
 
 
 def test_after_a_compaction_the_last_answer_counts_whatever_its_parent() -> None:
     summary = assistant(5, parent=4, finish="stop", summary=True)
     verdict = _judge(user(3, BRIEF), user(4, ""), summary, user(6, "go on"), assistant(7, parent=6, finish="stop"))
     assert verdict.is_answered
-
-
-def _error(name: str, message: str = "no", **data: Any) -> dict[str, Any]:
-    return {"name": name, "data": {"message": message, **data}}
 
 
 @pytest.mark.parametrize(
@@ -132,10 +143,17 @@ def _error(name: str, message: str = "no", **data: Any) -> dict[str, Any]:
         (_error("UnknownError", "The operation timed out."), "timeout"),
         (_error("APIError", statusCode=413), "context_overflow"),
         (_error("ContextOverflowError"), "context_overflow"),
-        (_error("ContentFilterError"), "content-filter"),
+        (_error("ContentFilterError"), "content_filter"),
+        (_error("StructuredOutputError"), "assistant_output_not_json"),
         (_error("MessageAbortedError", "Aborted"), "aborted"),
-        (_error("UnknownError", "Unexpected server error"), "task-failed"),
-        ({"name": 7, "data": "odd"}, "task-failed"),
+        (_error("UnknownError", "Model not found: scripted/none."), "config_error"),
+        (_error("UnknownError", "Unexpected server error"), "provider_unavailable"),
+        ({"name": 7, "data": "odd"}, "provider_unavailable"),
+        (_error("APIError", "Gateway Timeout", statusCode=504), "provider_unavailable"),
+        (_error("APIError", "the upstream timed out", statusCode=504), "provider_unavailable"),
+        (_error("APIError", "Cannot connect to API: connect timed out"), "provider_unavailable"),
+        (_error("APIError", "too many tokens for the context window", statusCode=400), "context_overflow"),
+        (_error("APIError", "no", statusCode=400, responseBody='{"code":"insufficient_quota"}'), "rate_limited"),
     ],
 )
 def test_errors_are_told_apart_by_name_status_and_text(error: dict[str, Any], kind: str) -> None:
@@ -153,6 +171,11 @@ def test_the_detail_of_an_error_holds_no_address_and_no_header() -> None:
     )
     detail = _answered(error=error).detail
     assert detail == "Cannot connect to API: http://<address>/v1 as <address> (HTTP 500)"
+
+
+def test_of_an_error_object_in_a_providers_stream_its_message_is_told() -> None:
+    error = _error("APIError", '{"message":"overloaded","type":"server_error"}')
+    assert _answered(error=error).detail == "overloaded"
 
 
 def test_every_kind_of_refusal_is_listed_with_what_was_wanted() -> None:

@@ -1,0 +1,1 @@
+"""`remote-dispatch session`: named sessions on OpenCode servers."""

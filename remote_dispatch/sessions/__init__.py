@@ -1,0 +1,1 @@
+"""Named sessions: living sessions on OpenCode servers, prompted, watched and answered from here."""
