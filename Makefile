@@ -13,6 +13,8 @@ SHELL_FILES := $(shell find . \( -name .venv -o -name .cache -o -name .git \) -p
 # PYTHON_JOBS limits the tests that run at the same time: more than cores, for many of them wait; each real OpenCode
 # wants a core and half a gigabyte.
 PYTHON_JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores + cores / 2)))
+# Without Python's cache of compiled modules each worker of each run would compile every test.
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n $(PYTHON_JOBS)
 # HISTORIES is how many random histories of commands and mishaps `make faults` plays: under six minutes on 4 cores.
 HISTORIES ?= 200
 
@@ -50,18 +52,18 @@ format: .venv/.installed
 	$(BIN)/ruff check --fix .
 
 test: setup lint
-	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) --dist worksteal -m "not slow"
+	$(PYTEST) --dist worksteal -m "not slow"
 
 quick: .venv/.installed
-	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m "not real and not slow and not whole and not thorough"
+	$(PYTEST) -m "not real and not slow and not whole and not thorough"
 
 slow: setup
-	$(BIN)/python -m pytest -q -n $(PYTHON_JOBS) -m slow
+	$(PYTEST) -m slow
 
 faults: setup
 	$(BIN)/python -m tests.faults --write $(if $(SEED),--seed $(SEED)) $(if $(JOBS),--jobs $(JOBS))
 	@echo "$(HISTORIES) random histories of commands, crashes and mishaps:"
-	REMOTE_DISPATCH_TEST_EXAMPLES=$(HISTORIES) $(BIN)/python -m pytest -q -n $(PYTHON_JOBS) tests/machine
+	REMOTE_DISPATCH_TEST_EXAMPLES=$(HISTORIES) $(PYTEST) tests/machine
 
 bench: setup
 	$(BIN)/python -m benchmarks

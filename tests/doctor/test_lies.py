@@ -51,7 +51,7 @@ LIES = {
     "a version of 5,000 digits": f"{'9' * 5_000}.1.1",
     "a digit that is no number": "\N{SUPERSCRIPT TWO}",
     "the digits of another script": "\N{ARABIC-INDIC DIGIT THREE}" * 3,
-    "a megabyte": "x" * 900_000,
+    "a hundred kilobytes": "x" * 100_000,
     "what a terminal obeys": "\x1b]0;owned\x07",
     "nothing": "",
 }

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from tests.rig.zygote import Zygote
 
 
+HERE = Path(__file__).parent
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole dispatches are too slow for the inner loop."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.whole)
 
 

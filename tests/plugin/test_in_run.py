@@ -12,10 +12,10 @@ from tests.real.conftest import answers, heard, spoken
 if TYPE_CHECKING:
     from tests.plugin.conftest import Place
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
+"""Slow: test_in_tui.py shows a round trip with the plugin, and test_errors.py the tool in a run."""
 
 
-@pytest.mark.slow
 def test_a_session_is_handed_over_and_goes_on_there_alone(place: Place) -> None:
     said = place.run("Finish it there.", call_tool(task="!bash pwd\n!say finished there"), "!say it is on its way")
     assert said.strip().endswith("it is on its way")

@@ -13,7 +13,8 @@ from tests.rig.stub import a_transcript
 if TYPE_CHECKING:
     from tests.real.conftest import Machines
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
+"""Slow: tests/main_path/test_code.py shows the same with the stand-in, and a working tree is nothing to OpenCode."""
 
 
 def test_two_edits_a_commit_and_an_uncommitted_file_come_home_as_one_branch(machines: Machines) -> None:

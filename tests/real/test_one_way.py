@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from tests.real.conftest import Machines
     from tests.rig.world import Transcript
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
+"""Slow: tests/main_path/ shows each of it with the stand-in, and tests/real/test_open_call.py the way home."""
 
 
 def test_a_one_way_hand_off_returns_at_once_and_comes_home_as_a_copy_when_the_session_moved_on(
@@ -65,7 +66,6 @@ def check_the_copy(machines: Machines, identity: str) -> None:
     assert [todo["content"] for todo in todos] == ["look"]
 
 
-@pytest.mark.slow  # tests/runner/test_runner.py and tests/main_path/test_running.py show it with the stub
 def test_cancelling_ends_every_process_and_brings_home_what_was_done(machines: Machines) -> None:
     pids = machines.host.home / "pids"
     script = f"!read {OUTSIDE}\n!say before\n!bash echo $$ > {pids}; setsid sleep 300 & echo $! >> {pids}; sleep 300"

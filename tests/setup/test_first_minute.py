@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from tests.rig.world import Ran
     from tests.rig.zygote import Zygote
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.slow, pytest.mark.timeout(300)]
+"""Slow: test_command.py, tests/cli/test_doctor.py and tests/hosts/test_import.py show each step with the stand-in."""
 
 PATIENCE_S = 120
 

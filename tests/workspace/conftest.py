@@ -6,11 +6,13 @@ import pytest
 
 from tests.workspace.places import Far, Home, commit, sh
 
+HERE = Path(__file__).parent
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Each runs git a dozen times or more: too slow for the inner loop."""
     for item in items:
-        if Path(__file__).parent in item.path.parents:
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.thorough)
 
 
