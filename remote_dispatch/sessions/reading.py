@@ -33,7 +33,7 @@ async def read(api: Api, session_id: str, directory: str, *, tail: int = 20, mes
     session, statuses, messages, todos, children = await _all(
         api.session(session_id),
         api.statuses(directory),
-        _messages(api, session_id, tail, message_id),
+        _messages(api, session_id, directory, tail, message_id),
         api.todos(session_id),
         api.children(session_id),
     )
@@ -60,22 +60,28 @@ async def _all(*questions: Coroutine[None, None, Any]) -> list[Any]:
     return [task.result() for task in tasks]
 
 
-async def _messages(api: Api, session_id: str, tail: int, message_id: str | None) -> tuple[Raw, ...]:
-    newest = await _tail(api, session_id, tail)
+async def _messages(api: Api, session_id: str, directory: str, tail: int, message_id: str | None) -> tuple[Raw, ...]:
+    newest = await _tail(api, session_id, directory, tail)
     if message_id is None or len(newest) < tail or _is_named(newest, message_id):
         return tuple(newest)
     ours = await api.message(session_id, message_id)
     return (ours, *newest) if ours else tuple(newest)
 
 
-async def _tail(api: Api, session_id: str, tail: int) -> list[Raw]:
+async def _tail(api: Api, session_id: str, directory: str, tail: int) -> list[Raw]:
     """Return the newest messages. A session that was ever prompted with `format` refuses all but the last one."""
     try:
         return await api.messages(session_id, limit=tail)
     except RefusedError as error:
         if error.status != 400:
             raise
+    try:
         return await api.messages(session_id, limit=1)
+    except RefusedError:
+        # Its last message is that prompt itself: the answer is not stored yet.
+        if session_id in await api.statuses(directory):
+            return []
+        raise
 
 
 def _is_named(messages: Iterable[Raw], message_id: str) -> bool:

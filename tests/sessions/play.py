@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from remote_dispatch.opencode.api import RefusedError
 from remote_dispatch.opencode.served import PermissionRequest, read_status
 from remote_dispatch.sessions import classify
 from remote_dispatch.sessions.gate import QUIET_S, Gate
@@ -117,9 +118,18 @@ async def answer_begins(api: Api, session_id: str) -> None:
 async def answer_ends(api: Api, session: Served) -> None:
     """Wait until the session is idle after an answer, without the gate."""
     deadline = time.monotonic() + _DEADLINE_S
-    while session.id in await api.statuses(session.directory) or not await api.messages(session.id, limit=1):
+    while session.id in await api.statuses(session.directory) or not await _has_answer(api, session):
         assert time.monotonic() < deadline
         await asyncio.sleep(POLL_S)
+
+
+async def _has_answer(api: Api, session: Served) -> bool:
+    """Whether the newest message is the model's. OpenCode 1.18 refuses to show a prompt that had a `format`."""
+    try:
+        newest = await api.messages(session.id, limit=1)
+    except RefusedError:
+        return False
+    return bool(newest) and newest[0]["info"]["role"] == "assistant"
 
 
 async def abort_a_retry(api: Api, session: Served, standing: Standing, _: Reading) -> bool:
