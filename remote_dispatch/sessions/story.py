@@ -64,6 +64,7 @@ class Story:
         self._retries: dict[str, tuple[int, int | None]] = {}
         self._todos: dict[str, tuple[Todo, ...]] = {}
         self._todos_at_s = 0.0
+        self._is_old_todo = False
         self._is_read = False
         self._on_event: dict[str, Callable[[str, Raw, float], Iterable[Happening]]] = {
             "message.updated": self._message_updated,
@@ -136,6 +137,7 @@ class Story:
         todos = tuple(read_todo(mapping(one)) for one in found) if isinstance(found, list) else ()
         if source == self._session_id:
             self._todos_at_s = now_s
+            self._doubt_todos()
         return self._todos_are(source, todos)
 
     def _status_changed(self, source: str, properties: Raw, _now_s: float) -> Iterable[Happening]:
@@ -160,11 +162,20 @@ class Story:
             is_old = is_old and info.get("id") != self._message_id
 
     def _rest(self, reading: Reading, *, is_first: bool) -> Iterator[Happening]:
-        if is_first and self._session_id not in self._todos and not self._has_written_todos(reading):
+        if self._has_written_todos(reading):
+            self._doubt_todos()
+        elif is_first and self._session_id not in self._todos:
             self._todos[self._session_id] = reading.todos
+            self._is_old_todo = True
         if reading.at_s >= self._todos_at_s:
             yield from self._todos_are(self._session_id, reading.todos)
         yield from self._retry(self._session_id, reading.status)
+
+    def _doubt_todos(self) -> None:
+        """Todos that were taken for an older turn's may be this one's: a reading asks for them and messages apart."""
+        if self._is_old_todo:
+            self._is_old_todo = False
+            self._todos.pop(self._session_id, None)
 
     def _has_written_todos(self, reading: Reading) -> bool:
         """Whether the todos are of the turn in question, begun before anybody looked; else they are an older one's."""
@@ -172,7 +183,8 @@ class Story:
         if self._message_id not in ids:
             return False
         turn = reading.messages[ids.index(self._message_id) :]
-        return any(part.get("tool") == "todowrite" for message in turn for part in _parts(message))
+        parts = (part for message in turn for part in _parts(message) if part.get("tool") == "todowrite")
+        return any(state_of(part).get("status") == "completed" for part in parts)
 
     def _open_requests(self, reading: Reading) -> Iterator[Happened]:
         now = {one.id: one for one in reading.requests}

@@ -277,6 +277,25 @@ async def test_todos_of_the_turn_are_told_although_they_were_written_before_anyb
     assert sum(is_a(TodosChanged)(one) for one in updates) == 1
 
 
+async def test_todos_that_the_first_look_shows_before_the_call_that_wrote_them_are_told_all_the_same() -> None:
+    server = a_busy_server()
+    server.todos[SESSION] = [{"content": "a", "status": "pending", "priority": "high"}]
+    call = {"id": "prt_call", "type": "tool", "tool": "todowrite", "callID": "call_1", "state": {"status": "completed"}}
+
+    def show() -> None:
+        server.answering()
+        server.messages[SESSION][-1]["parts"].append(call)
+        server.emit("session.status", sessionID=SESSION, status={"type": "busy"})
+
+    updates = await watched(
+        server,
+        (is_phase(Phase.BUSY), show),
+        (is_a(TodosChanged), lambda: finish(server, "done")),
+        message_id="msg_user",
+    )
+    assert sum(is_a(TodosChanged)(one) for one in updates) == 1
+
+
 async def test_a_session_that_is_deleted_is_gone() -> None:
     server = a_busy_server()
 
