@@ -193,7 +193,7 @@ class Api:
 
     async def session(self, session_id: str) -> Served:
         """Return one session, from whatever directory."""
-        return self._session(await self._get(f"/session/{session_id}"))
+        return self._session(await self._get(_of(session_id)))
 
     async def sessions(self, limit: int = 100) -> tuple[Served, ...]:
         """Return the newest sessions of all directories, sub-agents' included, archived ones not."""
@@ -201,29 +201,29 @@ class Api:
 
     async def children(self, session_id: str) -> tuple[Served, ...]:
         """Return the sessions of its sub-agents, one level down."""
-        return _read_all(served.read_session, await self._get(f"/session/{session_id}/children"))
+        return _read_all(served.read_session, await self._get(f"{_of(session_id)}/children"))
 
     async def rename(self, session_id: str, title: str) -> Served:
         """Give it another title."""
-        return self._session(await self._send("PATCH", f"/session/{session_id}", body={"title": title}))
+        return self._session(await self._send("PATCH", _of(session_id), body={"title": title}))
 
     async def permit(self, session_id: str, rules: Sequence[Raw]) -> Served:
         """Add rules, `{permission, pattern, action}` each, behind its own: the last one that matches wins."""
         body = {"permission": list(rules)}
-        return self._session(await self._send("PATCH", f"/session/{session_id}", body=body))
+        return self._session(await self._send("PATCH", _of(session_id), body=body))
 
     async def delete(self, session_id: str) -> None:
         """Delete it with its sub-agents' sessions. A turn that runs is not stopped by it: abort first."""
-        await self._send("DELETE", f"/session/{session_id}")
+        await self._send("DELETE", _of(session_id))
 
     async def fork(self, session_id: str, message_id: str | None = None) -> Served:
         """Copy it under a new id; with a message, only what came before that."""
         body = {"messageID": message_id} if message_id else {}
-        return self._session(await self._send("POST", f"/session/{session_id}/fork", body=body))
+        return self._session(await self._send("POST", f"{_of(session_id)}/fork", body=body))
 
     async def abort(self, session_id: str) -> None:
         """Abort its turn and those of its sub-agents; on return the last message is final. Idle: nothing happens."""
-        await self._send("POST", f"/session/{session_id}/abort")
+        await self._send("POST", f"{_of(session_id)}/abort")
 
     async def statuses(self, directory: str) -> dict[str, Status]:
         """Return the sessions of this very directory that are not idle."""
@@ -233,23 +233,23 @@ class Api:
 
     async def messages(self, session_id: str, *, limit: int | None = None) -> list[Raw]:
         """Return `{info, parts}` each, oldest first; with a limit the newest ones."""
-        raw = await self._get(f"/session/{session_id}/message", limit=limit)
+        raw = await self._get(f"{_of(session_id)}/message", limit=limit)
         return [one for one in raw if isinstance(one, dict)] if isinstance(raw, list) else []
 
     async def message(self, session_id: str, message_id: str) -> Raw | None:
         """Return one message, `{info, parts}`; None when the session does not have it."""
         try:
-            return _mapping(await self._get(f"/session/{session_id}/message/{quote(message_id, safe='')}")) or None
+            return _mapping(await self._get(f"{_of(session_id)}/message/{quote(message_id, safe='')}")) or None
         except NoSuchSessionError:
             return None
 
     async def todos(self, session_id: str) -> tuple[Todo, ...]:
         """Return its todos."""
-        return _read_all(served.read_todo, await self._get(f"/session/{session_id}/todo"))
+        return _read_all(served.read_todo, await self._get(f"{_of(session_id)}/todo"))
 
     async def diff(self, session_id: str, message_id: str) -> list[Raw]:
         """Return what the turn of a user message changed: `{file, patch, additions, deletions, status}` each."""
-        raw = await self._get(f"/session/{session_id}/diff", messageID=message_id)
+        raw = await self._get(f"{_of(session_id)}/diff", messageID=message_id)
         return [one for one in raw if isinstance(one, dict)] if isinstance(raw, list) else []
 
     async def prompt(self, session_id: str, directory: str, body: Raw) -> None:
@@ -258,7 +258,7 @@ class Api:
         The same body with the same `messageID` and part ids again changes nothing: it may be repeated after a
         connection error.
         """
-        await self._send("POST", f"/session/{session_id}/prompt_async", directory, body)
+        await self._send("POST", f"{_of(session_id)}/prompt_async", directory, body)
 
     # --- requests
 
@@ -442,6 +442,11 @@ class Api:
             return served.read_session(_mapping(raw))
         except ValueError:
             raise RefusedError(self.name, "session", 200, "", "its answer is not a session") from None
+
+
+def _of(session_id: str) -> str:
+    """Return the path of a session. Its id may be somebody else's words: it stays one segment."""
+    return f"/session/{quote(session_id, safe='')}"
 
 
 def is_loopback(name: str | None) -> bool:
