@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import dispatches, processor, startup, transcripts, transfers, watching
+from benchmarks import acp, dispatches, processor, startup, transcripts, transfers, watching
 from benchmarks.page import page, surroundings
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ SECTIONS = {
     "dispatches": dispatches.figures,
     "transfers": transfers.figures,
     "watching": watching.figures,
+    "acp": acp.figures,
 }
 
 

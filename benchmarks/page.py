@@ -23,8 +23,9 @@ HEAD = """# Performance
 Measured by `make bench`, on loopback: no network is in these figures. Times are medians of runs that take turns; those
 of transcripts, and of the first dispatch ever to a host, are of one run.
 "beside" is what the same work costs without this tool: bare Python for the start of a command, OpenCode's own export,
-import and run for a dispatch, `scp` for files. For processor time it is bare Python that reads the hosts file, and for
-`--help` that of an empty Typer application; these two may take 60 ms more than that.
+import and run for a dispatch, `scp` for files, plain `ssh -T` for an editor's messages. For processor time it is bare
+Python that reads the hosts file, and for `--help` that of an empty Typer application; these two may take 60 ms more
+than that.
 """
 
 

@@ -86,6 +86,11 @@ GROUPS = {
             "session.server",
         ),
     ),
+    "acp": Group(
+        "The Agent Client Protocol: any editor, or a script, on any host.",
+        "acp_app",
+        ("acp.app", "acp.bridge", "acp.prompt", "acp.look"),
+    ),
 }
 
 

@@ -38,6 +38,21 @@ class Channel(Protocol):
         ...
 
 
+class Duplex(Channel, Protocol):
+    """One running command with an open stdin."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes to its stdin; it waits while they are not taken. Raises ConnectionLostError.
+
+        What is written to a command that has ended, or closed its stdin, is dropped.
+        """
+        ...
+
+    def write_eof(self) -> None:
+        """Close its stdin, behind all that was written. Calling it again does nothing."""
+        ...
+
+
 class Connection(Protocol):
     """An open link to one machine. Every method raises ConnectionLostError when the link breaks.
 
@@ -46,8 +61,8 @@ class Connection(Protocol):
     its `input`'s first byte, or at end of file.
 
     Where the host allows few sessions at once, what finds none waits for one: `run`, `upload` and `download` up to
-    their `timeout_s`, `open` for a minute; then DeadlinePassedError. With one session, nothing else happens while an
-    open script is read.
+    their `timeout_s`, `open` and `converse` for a minute; then DeadlinePassedError. With one session, nothing else
+    happens while an open script is read.
     """
 
     @property
@@ -69,6 +84,10 @@ class Connection(Protocol):
 
     def open(self, script: str, *values: str) -> AbstractAsyncContextManager[Channel]:
         """Start a script and read it while it runs; leaving the context closes the channel."""
+        ...
+
+    def converse(self, script: str, *values: str) -> AbstractAsyncContextManager[Duplex]:
+        """As `open`, with a stdin that stays open: it goes from the script to what that starts."""
         ...
 
     async def upload(

@@ -69,6 +69,15 @@ class LocalConnection:
         finally:
             await end_group(process)
 
+    @asynccontextmanager
+    async def converse(self, script: str, *values: str) -> AsyncIterator[LocalDuplex]:
+        """Start a script and talk with it; leaving kills its process group. See `Connection.converse`."""
+        process = await self._start(script, values, has_input=True)
+        try:
+            yield LocalDuplex(process)
+        finally:
+            await end_group(process)
+
     async def upload(
         self,
         directory: PurePosixPath,
@@ -148,6 +157,22 @@ class LocalChannel:
                 group.create_task(_drop(_chunks(self._unread.popitem()[1])))
         await self._process.wait()
         return _status(self._process)
+
+
+class LocalDuplex(LocalChannel):
+    """A running local process with an open stdin."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes. See `Duplex.write`."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._process.stdin.write(data)
+            await self._process.stdin.drain()
+
+    def write_eof(self) -> None:
+        """Close its stdin. See `Duplex.write_eof`."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 async def _chunks(stream: asyncio.StreamReader | None) -> AsyncIterator[bytes]:

@@ -79,6 +79,14 @@ class SshConnection:
                 channel = await stack.enter_async_context(self._started(script, values, ()))
             yield channel
 
+    @contextlib.asynccontextmanager
+    async def converse(self, script: str, *values: str) -> AsyncIterator[SshDuplex]:
+        """Start a script and talk with it. See `Connection.converse`; raises as `open`."""
+        async with contextlib.AsyncExitStack() as stack:
+            async with self._deadline("the start of a command", _OPEN_S):
+                duplex = await stack.enter_async_context(self._conversing(script, values))
+            yield duplex
+
     async def upload(
         self,
         directory: PurePosixPath,
@@ -243,6 +251,19 @@ class SshConnection:
                 if isinstance(problem, OSError):
                     raise problem
 
+    @contextlib.asynccontextmanager
+    async def _conversing(self, script: str, values: tuple[str, ...]) -> AsyncIterator[SshDuplex]:
+        marker = secrets.token_hex(12)
+        async with contextlib.AsyncExitStack() as stack:
+            with self._translated():
+                process = await stack.enter_async_context(self._sessions.start(command_line(marker, script, values)))
+            duplex = SshDuplex(self._name, self._link, process, marker)
+            try:
+                await duplex.write(opening(marker, script, values))
+                yield duplex
+            finally:
+                process.close()
+
     def _translated(self) -> contextlib.AbstractContextManager[None]:
         return ssh_errors.translated(self._name, self._link)
 
@@ -325,6 +346,21 @@ class SshChannel:
             f"its login shell did not start a command{f': {words}' if words else ''}",
             hint="check the account's login shell and its start-up files there",
         )
+
+
+class SshDuplex(SshChannel):
+    """One script that runs on the host with an open stdin."""
+
+    async def write(self, data: bytes) -> None:
+        """Send bytes. See `Duplex.write`."""
+        with ssh_errors.translated(self._name, self._link):
+            if not await _write(self._process, data) and self._link.is_closed():
+                raise ssh_errors.lost(self._name)
+
+    def write_eof(self) -> None:
+        """Close its stdin. See `Duplex.write_eof`."""
+        with contextlib.suppress(asyncssh.Error, OSError):
+            self._process.stdin.write_eof()
 
 
 async def _feed(process: asyncssh.SSHClientProcess[bytes], first: bytes, pieces: Iterable[bytes]) -> None:

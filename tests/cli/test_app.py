@@ -31,7 +31,7 @@ COMMANDS = [
     *((name, one) for name, below in commands().items() for one in sorted(below)),
     *(("session", "server", one) for one in ("start", "status", "stop", "restart")),
 ]
-WITHOUT_JSON = {("hosts", "path"), ("hosts", "edit"), ("session", "server")}
+WITHOUT_JSON = {("hosts", "path"), ("hosts", "edit"), ("session", "server"), ("acp", "bridge")}
 
 
 def _run(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path, PurePosixPath
 
-    from remote_dispatch.remote.connection import Channel, Completed
+    from remote_dispatch.remote.connection import Channel, Completed, Duplex
     from remote_dispatch.remote.stream import ByteStream
 
 SHELLS = [name for name in ("dash", "bash", "busybox", "zsh") if shutil.which(name)]
@@ -53,6 +53,9 @@ class UnderShell:
 
     def open(self, script: str, *values: str) -> AbstractAsyncContextManager[Channel]:
         return self._local.open(_UNDER, self._shell, script, *values)
+
+    def converse(self, script: str, *values: str) -> AbstractAsyncContextManager[Duplex]:
+        return self._local.converse(_UNDER, self._shell, script, *values)
 
     async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - the contract's word
         return await self._local.run(_UNDER, self._shell, script, *values, timeout_s=timeout_s, input=input)
