@@ -232,8 +232,8 @@ async def test_a_running_tool_is_no_silence(served: Bench) -> None:
     async with served.api() as api:
         named = await a_session(api, served)
         await ask(api, named, Prompt("!say warm"), PATIENT, Heard())
-        prompt = Prompt("!bash sleep 8\n!say slept")
-        taken = await ask(api, named, prompt, Manners(idle_timeout_s=5, retries=0), Heard())
+        prompt = Prompt("!bash sleep 18\n!say slept")
+        taken = await ask(api, named, prompt, Manners(idle_timeout_s=15, retries=0), Heard())
     assert taken.failure is None
 
 
