@@ -11,14 +11,6 @@ finish() {
   exit 0
 }
 
-free_agent_port() { # below the ports that systems give away by themselves
-  while :; do
-    candidate=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 12000))
-    [ -n "$(sockets "$candidate" 0A)" ] || break
-  done
-  printf '%s' "$candidate"
-}
-
 # find_agent ASKED DIRECTORY NAME=VALUE...: sets opencode and work, and the environment. Ends with a state when it cannot.
 find_agent() {
   asked=$1 work=$(expand "$2")
@@ -68,7 +60,7 @@ main() {
     end_previous
     name_process "$run/process" "$$"
   fi
-  port=$(free_agent_port)
+  port=$(free_port)
   printf '\nport %s\ndirectory %s\nhome %s\n' "$port" "$work" "$HOME"
   say_state ready
   umask "${usual_mask:-022}" # what sessions write is for the user's other programs

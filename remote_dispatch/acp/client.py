@@ -17,6 +17,7 @@ from remote_dispatch.acp.happening import Asked, CommandsKnown, Raw, ToolChanged
 from remote_dispatch.acp.peer import INVALID_PARAMS, METHOD_NOT_FOUND, Peer, RpcError
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, UnknownNameError
 from remote_dispatch.text import clean, mask_addresses
+from remote_dispatch.transcript.shape import mapping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -140,7 +141,7 @@ class Client:
                 f"its OpenCode speaks version {clean(str(spoken), 20)} of the protocol, not {PROTOCOL_VERSION}",
                 hint="update remote-dispatch, or use an OpenCode 1.18 there",
             )
-        info, capabilities = _mapping(raw.get("agentInfo")), _mapping(raw.get("agentCapabilities"))
+        info, capabilities = mapping(raw.get("agentInfo")), mapping(raw.get("agentCapabilities"))
         named, version = (clean(str(info.get(key) or ""), 60) for key in ("name", "version"))
         self.introduction = Introduction(named, version, capabilities)
         return self.introduction
@@ -245,7 +246,7 @@ class Client:
         """Hand an update to whoever listens to its session."""
         if method != "session/update":
             return
-        session_id, update = str(params.get("sessionId")), _mapping(params.get("update"))
+        session_id, update = str(params.get("sessionId")), mapping(params.get("update"))
         listener = self._listeners.get(session_id)
         for what in read_update(update):
             if isinstance(what, CommandsKnown):
@@ -284,7 +285,7 @@ class Client:
             raise
 
     async def _call(self, method: str, params: Raw, timeout_s: float | None) -> Raw:
-        return _mapping(await self._peer.request(method, params, timeout_s=timeout_s))
+        return mapping(await self._peer.request(method, params, timeout_s=timeout_s))
 
 
 class _Hearing:
@@ -377,10 +378,6 @@ def _listed(raw: Raw) -> list[Listed]:
 
 def _options(raw: Raw) -> tuple[Raw, ...]:
     return tuple(_mappings(raw.get("configOptions")))
-
-
-def _mapping(raw: object) -> Raw:
-    return raw if isinstance(raw, dict) else {}
 
 
 def _mappings(raw: object) -> list[Raw]:

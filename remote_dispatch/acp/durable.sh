@@ -24,7 +24,7 @@ start() {
   rm -rf "${run:?}"/*
   { : >"$run/in" && : >"$run/out" && : >"$run/err" && mkfifo "$run/pipe"; } || finish unwritable
   printf '%s' "$keep_text" >"$run/keep.sh" || finish unwritable
-  port=$(free_agent_port)
+  port=$(free_port)
   if command -v setsid >/dev/null; then detach='setsid'; else detach='nohup'; fi
   "$detach" sh "$run/keep.sh" "$run" "$opencode" "$port" "$idle_s" "${usual_mask:-022}" </dev/null >/dev/null 2>&1 9>&- &
   tries=50

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_dispatch.model import Todo
+from remote_dispatch.transcript.shape import mapping
 
 Raw = dict[str, Any]
 
@@ -182,8 +183,8 @@ def read_update(update: Raw) -> tuple[Happening, ...]:
 
 def read_asked(params: Raw) -> Asked:
     """Return what a `session/request_permission` asks. Questions are told from permissions by what they offer."""
-    call = _mapping(params.get("toolCall"))
-    raw, meta = _mapping(call.get("rawInput")), _mapping(params.get("_meta"))
+    call = mapping(params.get("toolCall"))
+    raw, meta = mapping(call.get("rawInput")), mapping(params.get("_meta"))
     choices = tuple(_choice(one) for one in _mappings(params.get("options")))
     return Asked(
         session_id=_text(params.get("sessionId")),
@@ -202,7 +203,7 @@ def read_asked(params: Raw) -> Asked:
 def _rest(kind: str, update: Raw) -> Happening:
     match kind:
         case "usage_update":
-            cost = _mapping(update.get("cost")).get("amount")
+            cost = mapping(update.get("cost")).get("amount")
             return UsageChanged(_number(update.get("used")), _number(update.get("size")), _amount(cost))
         case "available_commands_update":
             named = _mappings(update.get("availableCommands"))
@@ -214,7 +215,7 @@ def _rest(kind: str, update: Raw) -> Happening:
 
 
 def _retried(update: Raw) -> Retried | None:
-    retry = _mapping(_mapping(update.get("_meta")).get("retry"))
+    retry = mapping(mapping(update.get("_meta")).get("retry"))
     if not retry:
         return None
     next_ms = retry.get("nextMs")
@@ -227,7 +228,7 @@ def _retried(update: Raw) -> Retried | None:
 
 
 def _tool(update: Raw) -> ToolChanged:
-    output, meta = _mapping(update.get("rawOutput")), _mapping(_mapping(update.get("rawOutput")).get("metadata"))
+    output, meta = mapping(update.get("rawOutput")), mapping(mapping(update.get("rawOutput")).get("metadata"))
     exit_status = meta.get("exit")
     texts = (_content(one) for one in _mappings(update.get("content")) if one.get("type") == "content")
     return ToolChanged(
@@ -244,8 +245,8 @@ def _tool(update: Raw) -> ToolChanged:
 
 def _todos_of(update: Raw) -> tuple[TodosChanged, ...]:
     """OpenCode 1.18 announces todos nowhere but in the call of the tool that writes them."""
-    metadata = _mapping(_mapping(update.get("rawOutput")).get("metadata"))
-    found = metadata.get("todos", _mapping(update.get("rawInput")).get("todos"))
+    metadata = mapping(mapping(update.get("rawOutput")).get("metadata"))
+    found = metadata.get("todos", mapping(update.get("rawInput")).get("todos"))
     return (TodosChanged(_todos(found)),) if isinstance(found, list) else ()
 
 
@@ -263,11 +264,7 @@ def _choice(raw: Raw) -> Choice:
 
 
 def _content(update: Raw) -> str:
-    return _text(_mapping(update.get("content")).get("text"))
-
-
-def _mapping(raw: object) -> Raw:
-    return raw if isinstance(raw, dict) else {}
+    return _text(mapping(update.get("content")).get("text"))
 
 
 def _mappings(raw: object) -> list[Raw]:

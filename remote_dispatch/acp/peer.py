@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from remote_dispatch.errors import DeadlinePassedError, RemoteDispatchError
 from remote_dispatch.text import clean
+from remote_dispatch.transcript.shape import mapping
 
 if TYPE_CHECKING:
     from remote_dispatch.acp.lines import Message
@@ -156,9 +157,9 @@ class Peer:
         if not isinstance(method, str):
             self._settle(message)
         elif "id" not in message:
-            await self._note(method, _mapping(params))
+            await self._note(method, mapping(params))
         else:
-            task = asyncio.create_task(self._answer(message["id"], method, _mapping(params)))
+            task = asyncio.create_task(self._answer(message["id"], method, mapping(params)))
             self._answering.add(task)
             task.add_done_callback(self._answering.discard)
             # Its first step, so that requests start in the order in which they came.
@@ -241,12 +242,8 @@ def _look_at(answer: asyncio.Future[Any]) -> None:
         answer.exception()
 
 
-def _mapping(params: object) -> Message:
-    return params if isinstance(params, dict) else {}
-
-
 def _rpc_error(error: object) -> RpcError:
-    raw = _mapping(error)
+    raw = mapping(error)
     code = raw.get("code")
     words = raw.get("message")
     return RpcError(

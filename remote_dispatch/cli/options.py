@@ -54,6 +54,12 @@ IncludeOption = Annotated[
         "--include", metavar="PATTERN", help="Let ignored files, or likely secrets, travel too: `.env`, `data/*.csv`."
     ),
 ]
+LiveFlag = Annotated[
+    bool,
+    typer.Option(
+        "--live", help="Have an OpenCode server there work on it: watch it, answer it and talk to it meanwhile."
+    ),
+]
 AgreedFlag = Annotated[bool, typer.Option("--yes", help="Do not ask before much code is sent.")]
 ServerOption = Annotated[
     str | None,

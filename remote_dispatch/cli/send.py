@@ -19,6 +19,7 @@ from remote_dispatch.cli.options import (
     AgreedFlag,
     CodeOption,
     IncludeOption,
+    LiveFlag,
     ModeOption,
     PermissionRulesOption,
     PermissionsOption,
@@ -103,12 +104,7 @@ def send(
         str | None, typer.Option(help="The name of the dispatch; four letters are made up otherwise.")
     ] = None,
     timeout: Timeout = None,
-    is_live: Annotated[
-        bool,
-        typer.Option(
-            "--live", help="Have an OpenCode server there work on it: watch it, answer it and talk to it meanwhile."
-        ),
-    ] = False,
+    is_live: LiveFlag = False,
     is_copy: Annotated[
         bool, typer.Option("--copy", help="Send an independent copy; its result becomes a session of its own.")
     ] = False,

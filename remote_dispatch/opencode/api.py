@@ -26,6 +26,7 @@ from remote_dispatch.errors import (
 from remote_dispatch.opencode import served
 from remote_dispatch.opencode.receive import clock_offset_ms, lines
 from remote_dispatch.text import clean, mask_addresses
+from remote_dispatch.transcript.shape import mapping
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -125,7 +126,7 @@ class Api:
 
     async def health(self) -> Health:
         """Ask whether it answers: within two seconds. Raises RefusedError for what is no OpenCode server."""
-        raw = _mapping(await self._get("/global/health", timeout_s=HEALTH_TIMEOUT_S))
+        raw = mapping(await self._get("/global/health", timeout_s=HEALTH_TIMEOUT_S))
         version = raw.get("version")
         if not isinstance(version, str) or not version:
             raise RefusedError(self.name, "GET /global/health", 200, "", _NOT_OPENCODE)
@@ -144,7 +145,7 @@ class Api:
 
     async def paths(self) -> ServedPaths:
         """Return where it works."""
-        raw = _mapping(await self._get("/path"))
+        raw = mapping(await self._get("/path"))
         return served.ServedPaths(*(str(raw.get(key) or "") for key in ("home", "directory", "state")))
 
     async def has_directory(self, directory: str) -> bool:
@@ -163,11 +164,11 @@ class Api:
 
     async def offer(self, directory: str) -> Offer:
         """Return the models that can be asked for in a directory."""
-        return served.read_offer(_mapping(await self._get("/config/providers", directory)))
+        return served.read_offer(mapping(await self._get("/config/providers", directory)))
 
     async def configuration(self, directory: str) -> Raw:
         """Return OpenCode's configuration of a directory: `model` and `default_agent` of it. It may hold secrets."""
-        return _mapping(await self._get("/config", directory))
+        return mapping(await self._get("/config", directory))
 
     async def dispose(self) -> None:
         """Abort every turn of every directory cleanly; the server goes on."""
@@ -227,8 +228,8 @@ class Api:
 
     async def statuses(self, directory: str) -> dict[str, Status]:
         """Return the sessions of this very directory that are not idle."""
-        raw = _mapping(await self._get("/session/status", directory))
-        found = {session_id: served.read_status(_mapping(one)) for session_id, one in raw.items()}
+        raw = mapping(await self._get("/session/status", directory))
+        found = {session_id: served.read_status(mapping(one)) for session_id, one in raw.items()}
         return {session_id: one for session_id, one in found.items() if one is not None}
 
     async def messages(self, session_id: str, *, limit: int | None = None) -> list[Raw]:
@@ -239,7 +240,7 @@ class Api:
     async def message(self, session_id: str, message_id: str) -> Raw | None:
         """Return one message, `{info, parts}`; None when the session does not have it."""
         try:
-            return _mapping(await self._get(f"{_of(session_id)}/message/{quote(message_id, safe='')}")) or None
+            return mapping(await self._get(f"{_of(session_id)}/message/{quote(message_id, safe='')}")) or None
         except NoSuchSessionError:
             return None
 
@@ -404,13 +405,11 @@ class Api:
 
     def _refusal(self, answer: httpx.Response, content: bytes, request: str) -> Exception:
         try:
-            raw = _mapping(json.loads(content))
+            raw = mapping(json.loads(content))
         except (ValueError, RecursionError):
             raw = {}
         tag = str(raw.get("name") or raw.get("_tag") or "")
-        words = clean(
-            mask_addresses(str(_mapping(raw.get("data")).get("message") or raw.get("message") or tag)), _WORDS
-        )
+        words = clean(mask_addresses(str(mapping(raw.get("data")).get("message") or raw.get("message") or tag)), _WORDS)
         if answer.status_code == 404 and tag == "NotFoundError":
             return NoSuchSessionError(
                 f"{self.name}: no such session on its OpenCode server",
@@ -439,7 +438,7 @@ class Api:
 
     def _session(self, raw: Any) -> Served:
         try:
-            return served.read_session(_mapping(raw))
+            return served.read_session(mapping(raw))
         except ValueError:
             raise RefusedError(self.name, "session", 200, "", "its answer is not a session") from None
 
@@ -476,7 +475,7 @@ def _read_all(read: Callable[[Raw], Read], raw: Any) -> tuple[Read, ...]:
 def _readable(read: Callable[[Raw], Read], raw: list[Any]) -> Iterable[Read]:
     for one in raw:
         try:
-            yield read(_mapping(one))
+            yield read(mapping(one))
         except ValueError:
             continue
 
@@ -486,8 +485,4 @@ def _event(text: bytes) -> Event | None:
         raw = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return served.read_event(_mapping(raw))
-
-
-def _mapping(value: object) -> Raw:
-    return value if isinstance(value, dict) else {}
+    return served.read_event(mapping(raw))

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from remote_dispatch.model import SESSION_ID, Model, Todo
+from remote_dispatch.transcript.shape import mapping
 
 Raw = dict[str, Any]
 _MOST = 6e13
@@ -184,7 +185,7 @@ def read_session(raw: Raw) -> Served:
     session_id = raw.get("id")
     if not isinstance(session_id, str) or not SESSION_ID.fullmatch(session_id):
         raise ValueError("a session without an id")
-    time = _mapping(raw.get("time"))
+    time = mapping(raw.get("time"))
     parent = raw.get("parentID")
     return Served(
         id=session_id,
@@ -204,8 +205,8 @@ def read_session(raw: Raw) -> Served:
 
 def read_usage(raw: Raw) -> Usage:
     """Read `tokens` and `cost` of a session or of an assistant message."""
-    tokens = _mapping(raw.get("tokens"))
-    cache = _mapping(tokens.get("cache"))
+    tokens = mapping(raw.get("tokens"))
+    cache = mapping(tokens.get("cache"))
     return Usage(
         _number(tokens.get("input")),
         _number(tokens.get("output")),
@@ -223,7 +224,7 @@ def read_status(raw: Raw) -> Status | None:
         return None
     if kind != "retry":
         return Status("busy")
-    reason = _mapping(raw.get("action")).get("reason")
+    reason = mapping(raw.get("action")).get("reason")
     return Status(
         "retry",
         _number(raw.get("attempt")),
@@ -235,14 +236,14 @@ def read_status(raw: Raw) -> Status | None:
 
 def read_permission(raw: Raw) -> PermissionRequest:
     """Read a permission request. Raises ValueError where it has no id."""
-    tool = _mapping(raw.get("tool"))
+    tool = mapping(raw.get("tool"))
     return PermissionRequest(
         _id(raw, "id", "per"),
         _id(raw, "sessionID", "ses"),
         _text(raw.get("permission")),
         _texts(raw.get("patterns")),
         _texts(raw.get("always")),
-        _mapping(raw.get("metadata")),
+        mapping(raw.get("metadata")),
         _text(tool.get("messageID")) or None,
         _text(tool.get("callID")) or None,
     )
@@ -250,7 +251,7 @@ def read_permission(raw: Raw) -> PermissionRequest:
 
 def read_question(raw: Raw) -> QuestionRequest:
     """Read a question request. Raises ValueError where it has no id."""
-    tool = _mapping(raw.get("tool"))
+    tool = mapping(raw.get("tool"))
     questions = (_question(one) for one in _list(raw.get("questions")) if isinstance(one, dict))
     return QuestionRequest(
         _id(raw, "id", "que"),
@@ -283,26 +284,26 @@ def read_offer(raw: Raw) -> Offer:
     models: list[str] = []
     variants: dict[str, tuple[str, ...]] = {}
     context: dict[str, int] = {}
-    for provider in map(_mapping, _list(raw.get("providers"))):
-        for name, model in _mapping(provider.get("models")).items():
+    for provider in map(mapping, _list(raw.get("providers"))):
+        for name, model in mapping(provider.get("models")).items():
             key = f"{_text(provider.get('id'))}/{name}"
             if not _is_model(key):
                 continue
             models.append(key)
-            variants[key] = tuple(_mapping(_mapping(model).get("variants")))
-            context[key] = _number(_mapping(_mapping(model).get("limit")).get("context"))
+            variants[key] = tuple(mapping(mapping(model).get("variants")))
+            context[key] = _number(mapping(mapping(model).get("limit")).get("context"))
     return Offer(tuple(models), variants, context)
 
 
 def read_event(raw: Raw) -> Event | None:
     """Read one event of `/global/event`; None for what repeats another one, or cannot be read."""
-    payload = _mapping(raw.get("payload"))
+    payload = mapping(raw.get("payload"))
     kind = payload.get("type")
     if not isinstance(kind, str) or kind == "sync":
         return None
     directory = raw.get("directory")
     is_known = isinstance(directory, str) and directory != "global"
-    return Event(kind, _mapping(payload.get("properties")), directory if is_known else None)
+    return Event(kind, mapping(payload.get("properties")), directory if is_known else None)
 
 
 def _is_model(text: str) -> bool:
@@ -321,7 +322,7 @@ def amount(value: object) -> float:
 
 
 def _question(raw: Raw) -> Question:
-    options = (_mapping(one) for one in _list(raw.get("options")))
+    options = (mapping(one) for one in _list(raw.get("options")))
     return Question(
         _text(raw.get("question")),
         _text(raw.get("header")),
@@ -338,7 +339,7 @@ def _id(raw: Raw, field_name: str, prefix: str) -> str:
 
 
 def _model(raw: object, key: str) -> Model | None:
-    found = _mapping(raw)
+    found = mapping(raw)
     provider, name = found.get("providerID"), found.get(key) or found.get("modelID") or found.get("id")
     return Model(provider, name) if isinstance(provider, str) and isinstance(name, str) and provider and name else None
 
@@ -346,12 +347,8 @@ def _model(raw: object, key: str) -> Model | None:
 def _deep(raw: Raw, *path: str) -> object:
     value: object = raw
     for key in path:
-        value = _mapping(value).get(key)
+        value = mapping(value).get(key)
     return value
-
-
-def _mapping(value: object) -> Raw:
-    return value if isinstance(value, dict) else {}
 
 
 def _list(value: object) -> list[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from remote_dispatch.text import clean as clean_text
 from remote_dispatch.text import mask_addresses
+from remote_dispatch.transcript.shape import mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,7 +80,7 @@ class EventReader:
 
 def describe(event: dict[str, Any]) -> Progress | None:
     """Return what is worth showing of an event; None for the rest, and for events of unexpected shape."""
-    part = _mapping(event.get("part"))
+    part = mapping(event.get("part"))
     match event.get("type"):
         case "text":
             text = clean(part.get("text"))
@@ -89,7 +90,7 @@ def describe(event: dict[str, Any]) -> Progress | None:
         case "step_finish":
             return _tokens(part)
         case "error":
-            return Progress("error", _error_text(_mapping(event.get("error"))), is_error=True)
+            return Progress("error", _error_text(mapping(event.get("error"))), is_error=True)
         case _:
             return None
 
@@ -110,9 +111,9 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 
 def _tool(part: dict[str, Any]) -> Progress:
-    state = _mapping(part.get("state"))
+    state = mapping(part.get("state"))
     tool = clean(part.get("tool"))
-    todos = _mapping(state.get("input")).get("todos")
+    todos = mapping(state.get("input")).get("todos")
     if tool == "todowrite" and isinstance(todos, list):
         return _todo(todos)
     is_error = state.get("status") == "error"
@@ -121,23 +122,19 @@ def _tool(part: dict[str, Any]) -> Progress:
 
 
 def _todo(todos: list[Any]) -> Progress:
-    lines = [_mapping(todo) for todo in todos]
+    lines = [mapping(todo) for todo in todos]
     done = sum(line.get("status") == "completed" for line in lines)
     current = next((clean(line.get("content")) for line in lines if line.get("status") == "in_progress"), "")
     return Progress("todo", current, tool="todowrite", done=done, total=len(lines))
 
 
 def _tokens(part: dict[str, Any]) -> Progress | None:
-    tokens = _mapping(part.get("tokens"))
+    tokens = mapping(part.get("tokens"))
     counts = [tokens.get(name) for name in ("input", "output", "reasoning")]
     total = tokens.get("total", sum(count for count in counts if isinstance(count, int)))
     return Progress("tokens", clean(part.get("reason")), tokens=total) if isinstance(total, int) else None
 
 
 def _error_text(error: dict[str, Any]) -> str:
-    name, message = clean(error.get("name")), clean(_mapping(error.get("data")).get("message"))
+    name, message = clean(error.get("name")), clean(mapping(error.get("data")).get("message"))
     return mask_addresses(": ".join(text for text in (name, message) if text))
-
-
-def _mapping(value: object) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -37,6 +37,15 @@ sockets() {
     $4 == state && substr($2, length($2) - 4) == port { print $2 }'
 }
 
+# High, and below the ports that systems give away by themselves.
+free_port() {
+  while :; do
+    candidate=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 12000))
+    [ -n "$(sockets "$candidate" 0A)" ] || break
+  done
+  printf '%s' "$candidate"
+}
+
 is_loopback_only() {
   ends=$(sockets "$1" 0A) && [ -n "$ends" ] || { echo unknown; return; }
   if printf '%s\n' "$ends" | grep -qvE '^(0100007F|7F000001|00000000000000000000000001000000):'; then echo no; else echo yes; fi

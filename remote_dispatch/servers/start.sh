@@ -13,15 +13,6 @@ finish() {
   exit 0
 }
 
-# High, and below the ports that systems give away by themselves.
-free_port() {
-  while :; do
-    candidate=$((20000 + $(od -An -N2 -tu2 /dev/urandom) % 12000))
-    [ -n "$(sockets "$candidate" 0A)" ] || break
-  done
-  printf '%s' "$candidate"
-}
-
 set_environment() { # addresses, which a model may read, stay out of it
   for name in $(env | sed -n 's/^\(SSH_[A-Z_]*\)=.*/\1/p'); do unset "$name"; done
   there=$(login_path)
