@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import hashlib
 import json
 import re
 import time
-import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.packing import read_back
 from remote_dispatch.dispatch.stages import path_of
 from remote_dispatch.dispatch.store import read_sealed, write_sealed
 from remote_dispatch.errors import IntegrityError
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from remote_dispatch.transcript import Transcript
 
 PACKED_LIMIT_BYTES = 1024 * 1024 * 1024
-UNPACKED_LIMIT_BYTES = 2 * 1024 * 1024 * 1024
 SMALL_LIMIT_BYTES = 16 * 1024 * 1024
 LOG_LIMIT_BYTES = 256 * 1024 * 1024
 DOWNLOAD_TIMEOUT_S = 3600.0
@@ -141,26 +139,6 @@ async def fetch_logs(connection: Connection, record: Dispatch, folder: Folder) -
         )
     except (FileNotFoundError, IntegrityError):
         return
-
-
-def read_back(path: Path, sha256: str | None, *, limit_bytes: int = UNPACKED_LIMIT_BYTES) -> Transcript:
-    """Unpack and parse a back-file, and compare its hash. Raises IntegrityError."""
-    digest = hashlib.sha256()
-    data = bytearray()
-    try:
-        with gzip.open(path) as file:
-            while chunk := file.read(1024 * 1024):
-                digest.update(chunk)
-                data += chunk
-                if len(data) > limit_bytes:
-                    raise IntegrityError("the back-file is absurdly large")
-    except (OSError, EOFError, zlib.error) as error:
-        raise IntegrityError("the back-file is damaged", hint="collect it again: the host keeps its copy") from error
-    if sha256 is not None and digest.hexdigest() != sha256:
-        raise IntegrityError(
-            "the back-file differs from what the host wrote", hint="collect it again: the host keeps its copy"
-        )
-    return transcripts.parse(bytes(data))
 
 
 def read_todos(data: bytes, session_id: str) -> tuple[Todo, ...]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
-from remote_dispatch.dispatch.collect import read_back
+from remote_dispatch.dispatch.packing import read_back
 from remote_dispatch.dispatch.settle import is_collected
 from remote_dispatch.dispatch.stages import look
 from remote_dispatch.dispatch.store import read_sealed

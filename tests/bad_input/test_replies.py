@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remote_dispatch.dispatch.collect import read_back
+from remote_dispatch.dispatch.packing import read_back
 from remote_dispatch.errors import IntegrityError
 from remote_dispatch.runner.status import parse_clean, parse_launch, parse_outcome, parse_status
 from tests.bad_input.terminal import laptop_of

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remote_dispatch.dispatch.collect import read_back, read_todos
+from remote_dispatch.dispatch.collect import read_todos
+from remote_dispatch.dispatch.packing import read_back
 from remote_dispatch.errors import IntegrityError
 from remote_dispatch.model import Todo
 from tests.dispatch.values import SESSION
