@@ -42,6 +42,8 @@ def clean(text: str, limit: int) -> str:
 
     Line ends become `\n`, tabs stay; a lone surrogate becomes U+FFFD. Text that was cut ends with `…`.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     head = text[: limit * 8 + 4096]  # bounded work on unbounded text
     plain = _ESCAPE_SEQUENCE.sub("", head)
     plain = _UNSAFE.sub("", _LINE_END.sub("\n", plain))
@@ -78,3 +80,36 @@ def _masked_if_ip(match: re.Match[str]) -> str:
     except ValueError:
         return match[0]
     return match[0] if candidate == "::" else ADDRESS
+
+
+_UNQUOTED = re.compile(r"""\\.|['"]|(?:^|(?<=[\s;&|()]))\#""")
+_IN_QUOTES = {"'": re.compile("'"), '"': re.compile(r'\\.|"')}
+
+
+def bare_script(text: str) -> str:
+    """Return a POSIX sh script without comment lines, blank lines and indentation: it travels to a host on every call.
+
+    Quotes that go over several lines keep what is in them. A script with a here-document, or with quotes that are not
+    understood here, is returned as it is.
+    """
+    lines, quote = list[str](), ""
+    for line in text.split("\n"):
+        bare = line if quote else line.lstrip(" \t")
+        if not quote and "<<" in bare:
+            return text
+        if quote or (bare and not bare.startswith("#")):
+            lines.append(bare)
+            quote = _quote_after(bare, quote)
+    return text if quote else "\n".join(lines)
+
+
+def _quote_after(line: str, quote: str) -> str:
+    """Return the quote that is open at the end of a line, where `quote` was open at its beginning."""
+    position = 0
+    while found := (_IN_QUOTES[quote] if quote else _UNQUOTED).search(line, position):
+        if found[0] == "#":
+            break
+        position = found.end()
+        if len(found[0]) == 1:
+            quote = "" if quote else found[0]
+    return quote

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _NAMES_COMMAND = ["hosts", "list"]
-_COMPLETION_VARIABLE = "_REMOTE_DISPATCH_COMPLETE"
+COMPLETION_VARIABLE = "_REMOTE_DISPATCH_COMPLETE"
 """Set while a shell asks what may come next: then nothing is to be run."""
 
 
 def main() -> None:
     """Run the command line, and leave with the exit code."""
-    if sys.argv[1:3] == _NAMES_COMMAND and _COMPLETION_VARIABLE not in os.environ and _print_names(sys.argv[3:]):
+    if sys.argv[1:3] == _NAMES_COMMAND and COMPLETION_VARIABLE not in os.environ and _print_names(sys.argv[3:]):
         return
     from remote_dispatch.cli.app import main as run
 

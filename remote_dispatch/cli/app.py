@@ -1,12 +1,14 @@
 """The root of the command line. Importing it imports neither asyncssh nor httpx: `--help` is quick.
 
-The groups' own modules are imported only where the group is asked for: the help of the root names them, no more.
+A call that begins with the name of a command imports and builds that one alone. The help of the root names the groups
+without importing them.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from copy import copy
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -15,16 +17,13 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from remote_dispatch import __version__
-from remote_dispatch.cli import code, dispatches, upkeep
-from remote_dispatch.cli.demo import demo
-from remote_dispatch.cli.doctor import doctor
+from remote_dispatch.cli import COMPLETION_VARIABLE
 from remote_dispatch.cli.output import JSON_OPTION, Answer, run_command
-from remote_dispatch.cli.send import send
 from remote_dispatch.errors import UsageError
 from remote_dispatch.text import mask_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Mapping
 
     app: typer.Typer
     """The whole command line, made when it is first asked for."""
@@ -44,58 +43,92 @@ _COMPLETED_LINES = ("COMP_WORDS", "_TYPER_COMPLETE_ARGS")
 """Where Typer's scripts for the shells put the line that is to be completed; then sys.argv has no words."""
 
 
+COMMANDS = {
+    "send": "send.send",
+    "list": "dispatches.list_dispatches",
+    "show": "dispatches.show",
+    "logs": "dispatches.logs",
+    "wait": "dispatches.wait",
+    "collect": "dispatches.collect",
+    "cancel": "dispatches.cancel",
+    "resume": "dispatches.resume",
+    "diff": "code.diff",
+    "apply": "code.apply",
+    "verify": "upkeep.verify",
+    "remove": "upkeep.remove",
+    "prune": "upkeep.prune",
+    "doctor": "doctor.doctor",
+    "demo": "demo.demo",
+}
+"""Each command's module and function below `remote_dispatch.cli`, in the order of the help."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Commands below one word. The first module has the Typer application, all of them put their commands there."""
+    """Commands below one word, by the module that puts them there. The first module has the Typer application."""
 
     help: str
     application: str
-    modules: tuple[str, ...]
+    modules: Mapping[str, str]
 
-    def load(self) -> typer.Typer:
-        """Import the modules, and return the application."""
-        first, *_ = [import_module(f"remote_dispatch.cli.{name}") for name in self.modules]
+    def load(self, command: str | None = None) -> typer.Typer:
+        """Import the modules, and return the application; for a command that it has, with that one alone."""
+        home, *others = self.modules
+        of_command = [name for name, commands in self.modules.items() if command in commands.split()]
+        first, *_ = [import_module(f"remote_dispatch.cli.{name}") for name in (home, *(of_command or others))]
         loaded: typer.Typer = getattr(first, self.application)
-        return loaded
+        return _narrowed(loaded, command) if of_command else loaded
 
 
 GROUPS = {
     "hosts": Group(
         "Manage the hosts: public names for private addresses.",
         "hosts_app",
-        ("hosts", "hosts_edit", "hosts_trust", "hosts_import", "hosts_setup"),
+        {
+            "hosts": "list show path validate",
+            "hosts_edit": "add set unset remove rename edit",
+            "hosts_trust": "trust untrust",
+            "hosts_import": "import",
+            "hosts_setup": "setup",
+        },
     ),
     "plugin": Group(
         "Ask for a host from inside OpenCode: the plugin that gives models the tool `remote_dispatch`.",
         "plugin_app",
-        ("plugin",),
+        {"plugin": "install uninstall status"},
     ),
     "session": Group(
         "Named sessions on OpenCode servers: prompt, watch and answer them from here.",
         "session_app",
-        (
-            "session.app",
-            "session.manage",
-            "session.look",
-            "session.read",
-            "session.offered",
-            "session.open",
-            "session.send",
-            "session.watch",
-            "session.requests",
-            "session.server",
-        ),
+        {
+            "session.app": "",
+            "session.manage": "new adopt fork rename forget abort delete",
+            "session.look": "list show",
+            "session.read": "messages todo diff",
+            "session.offered": "agents models",
+            "session.open": "open",
+            "session.send": "send run",
+            "session.watch": "watch",
+            "session.requests": "requests reply",
+            "session.server": "server",
+        },
     ),
     "acp": Group(
         "The Agent Client Protocol: any editor, or a script, on any host.",
         "acp_app",
-        ("acp.app", "acp.bridge", "acp.prompt", "acp.look"),
+        {"acp.app": "", "acp.bridge": "bridge", "acp.prompt": "prompt", "acp.look": "sessions version"},
     ),
 }
 
 
-def build(wanted: Container[str]) -> typer.Typer:
-    """Make the command line. Of the groups only the wanted ones have their commands."""
+def build(
+    wanted: Container[str], only: str | None = None, command: str | None = None, *, is_listed: bool = False
+) -> typer.Typer:
+    """Make the command line. Of the groups only the wanted ones have their commands.
+
+    `only` names the one command or group that there is to be, and `command` the one of that group, where it is known
+    which one is called. With `is_listed` commands have a name and a line of help, all that the root's help shows.
+    """
     made = typer.Typer(
         name=NAME,
         help=HELP,
@@ -105,11 +138,45 @@ def build(wanted: Container[str]) -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     made.callback()(root)
-    for name, command in COMMANDS.items():
-        made.command(name)(command)
+    for name, place in COMMANDS.items():
+        if only in (None, name):
+            module, _, name_there = place.partition(".")
+            function = getattr(import_module(f"remote_dispatch.cli.{module}"), name_there)
+            made.command(name)(_without_options(function) if is_listed else function)
     for name, group in GROUPS.items():
-        made.add_typer(group.load() if name in wanted else typer.Typer(), name=name, help=group.help)
+        if only in (None, name):
+            made.add_typer(group.load(command) if name in wanted else typer.Typer(), name=name, help=group.help)
     return made
+
+
+def _narrowed(application: typer.Typer, command: str | None) -> typer.Typer:
+    """To understand the options of its other commands takes time, and nobody asked for them."""
+    narrowed = copy(application)
+    narrowed.registered_commands = [one for one in application.registered_commands if one.name == command]
+    narrowed.registered_groups = [one for one in application.registered_groups if one.name == command]
+    return narrowed
+
+
+def called() -> typer.Typer:
+    """Make as much of the command line as this call, or the line that a shell completes, needs."""
+    if COMPLETION_VARIABLE in os.environ:
+        words = " ".join(os.environ.get(name, "") for name in _COMPLETED_LINES).split()
+        first = words[1] if len(words) > 1 else None
+        return build(words, first if first in COMMANDS or first in GROUPS else None)
+    if sys.argv[1:] in ([], ["-h"], ["--help"], ["--version"]):
+        return build((), is_listed=True)
+    first, second = (*sys.argv[1:3], None, None)[:2]
+    return build(sys.argv, first, second) if first in COMMANDS or first in GROUPS else build(sys.argv)
+
+
+def _without_options(command: Callable[..., None]) -> Callable[[], None]:
+    """To understand the options of every command takes longer than all the rest that is ours."""
+
+    def described() -> None:
+        """Never run: it is there to be listed."""
+
+    described.__doc__ = command.__doc__
+    return described
 
 
 def __getattr__(name: str) -> typer.Typer:
@@ -134,28 +201,9 @@ def root(
     """What holds for every command: its help is that of the application."""
 
 
-COMMANDS: dict[str, Callable[..., None]] = {
-    "send": send,
-    "list": dispatches.list_dispatches,
-    "show": dispatches.show,
-    "logs": dispatches.logs,
-    "wait": dispatches.wait,
-    "collect": dispatches.collect,
-    "cancel": dispatches.cancel,
-    "resume": dispatches.resume,
-    "diff": code.diff,
-    "apply": code.apply,
-    "verify": upkeep.verify,
-    "remove": upkeep.remove,
-    "prune": upkeep.prune,
-    "doctor": doctor,
-    "demo": demo,
-}
-
-
 def main() -> None:
     """Run the command line. With `--json` a call that cannot be understood still ends with an envelope."""
-    asked = build([*sys.argv, *(word for name in _COMPLETED_LINES for word in os.environ.get(name, "").split())])
+    asked = called()
     if INSTALL_OPTION in sys.argv:
         _install_completion(asked)
     if JSON_OPTION not in sys.argv:

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import os
+from contextlib import asynccontextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.cli.hosts import load_registry
-from remote_dispatch.dispatch import Link, Store, default_store
 from remote_dispatch.errors import RemoteDispatchError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import AsyncIterator
 
+    from remote_dispatch.dispatch import Link, Store
     from remote_dispatch.hosts import Registry
     from remote_dispatch.model import Dispatch, Host
     from remote_dispatch.opencode.program import Program
     from remote_dispatch.remote.connection import Connection
+
+
+REMOTE = "remote_dispatch.remote.ssh"
+"""The module that imports asyncssh."""
 
 
 class Desk:
@@ -33,10 +39,10 @@ class Desk:
     @property
     def store(self) -> Store:
         """The dispatches of this user; none is called as a named session is."""
-        from remote_dispatch.sessions.store import session_names
+        from remote_dispatch.dispatch.store import Store, default_store
 
         store = default_store(os.environ)
-        return Store(store.root, also_taken=lambda: session_names(store.root.parent))
+        return Store(store.root, also_taken=lambda: _session_names(store.root.parent))
 
     @property
     def program(self) -> Program:
@@ -53,6 +59,8 @@ class Desk:
 
     def link(self, host: Host) -> Link:
         """A link to this host; nothing is opened yet."""
+        from remote_dispatch.dispatch import Link
+
         return Link(host, _connect)
 
     def link_of(self, record: Dispatch) -> Link:
@@ -60,10 +68,37 @@ class Desk:
         return self.link(self.registry[record.host])
 
 
-def _connect(host: Host) -> AbstractAsyncContextManager[Connection]:
+def _session_names(state: Path) -> set[str]:
+    from remote_dispatch.sessions.store import session_names
+
+    return session_names(state)
+
+
+@asynccontextmanager
+async def importing(module: str) -> AsyncIterator[None]:
+    """Import a module in a thread meanwhile. What fails is met again by whoever needs it."""
+    import asyncio
+
+    task = asyncio.create_task(asyncio.to_thread(import_module, module))
+    try:
+        yield
+    finally:
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _connect(host: Host) -> AsyncIterator[Connection]:
+    """Import asyncssh in a thread: half of that time it waits for a compiler, which it asks for libraries.
+
+    So what was begun before this goes on meanwhile.
+    """
+    import asyncio
+
+    await asyncio.to_thread(import_module, REMOTE)
     from remote_dispatch.remote.ssh import connect
 
-    return connect(host)
+    async with connect(host) as connection:
+        yield connection
 
 
 def data_of(record: Dispatch) -> dict[str, Any]:

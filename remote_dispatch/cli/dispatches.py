@@ -17,7 +17,6 @@ from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, Ta
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Iterable
 
     from remote_dispatch.cli.desk import Desk
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from remote_dispatch.dispatch import Goal, Link
     from remote_dispatch.model import Dispatch
 
-HOSTS_AT_ONCE = 32
 LOGINS_APART_S = 0.1
 ANSWER_LIMIT = 1_000_000
 
@@ -45,7 +43,7 @@ def list_dispatches(
     is_json: JsonFlag = False,
 ) -> None:
     """List what was sent, newest last."""
-    run_command("list", lambda: run_async(_list(_desk(hosts_file), is_refreshed=is_refreshed)), is_json=is_json)
+    run_command("list", lambda: _list(_desk(hosts_file), is_refreshed=is_refreshed), is_json=is_json)
 
 
 def show(name: Name, *, hosts_file: HostsFile = None, is_json: JsonFlag = False) -> None:
@@ -172,34 +170,28 @@ def failure_of(record: Dispatch) -> TaskFailedError:
     )
 
 
-async def _list(desk: Desk, *, is_refreshed: bool) -> Answer:
-    import asyncio
-
+def _list(desk: Desk, *, is_refreshed: bool) -> Answer:
     from remote_dispatch.cli.desk import data_of
 
-    records = desk.store.all()
-    if is_refreshed:
-        gate = asyncio.Semaphore(HOSTS_AT_ONCE)
-        records = list(await asyncio.gather(*(_refreshed(record, desk, gate) for record in records)))
+    survey = desk.store.survey()
+    records = run_async(_refreshed(survey.records, desk)) if is_refreshed else survey.records
+    listed = [(record, _attention(record)) for record in records]
     return Answer(
-        data={"dispatches": [{**data_of(record), "attention": _attention(record)} for record in records]},
-        render=lambda: _render_list(records),
+        data={"dispatches": [{**data_of(record), "attention": attention} for record, attention in listed]},
+        render=lambda: _render_list(listed),
         warnings=tuple(
-            f"the record of dispatch `{one}` cannot be read; it was left alone" for one in desk.store.unreadable()
+            f"the record of dispatch `{one}` cannot be read; it was left alone" for one in survey.unreadable
         ),
     )
 
 
-async def _refreshed(record: Dispatch, desk: Desk, gate: asyncio.Semaphore) -> Dispatch:
+async def _refreshed(records: list[Dispatch], desk: Desk) -> list[Dispatch]:
     """A dispatch that cannot be asked about stays as it is stored: a list must not fail over one of its lines."""
-    from remote_dispatch.dispatch import ask
+    from remote_dispatch.dispatch.manage import ask_hosts
 
-    async with gate:
-        try:
-            async with desk.link_of(record) as link:
-                return await ask(record, link, desk.store)
-        except RemoteDispatchError:
-            return desk.store.load(record.id)
+    registry = desk.registry
+    await ask_hosts(records, lambda host: desk.link(registry[host]), desk.store)
+    return desk.store.all()
 
 
 async def _show(name: str, desk: Desk) -> Answer:
@@ -382,7 +374,7 @@ async def to(
     is_waiting: bool = True,
 ) -> Dispatch:
     """Take a dispatch to a goal; only to bring it home OpenCode is needed on this machine."""
-    from remote_dispatch.dispatch import Goal, carry_on
+    from remote_dispatch.dispatch.carry_on import Goal, carry_on
 
     program = desk.program if goal is Goal.HOME else None
     async with life(desk, is_live=record.request.is_live) as turns:
@@ -404,11 +396,11 @@ def _screen(*, is_json: bool) -> Screen:
     return Screen(is_json=is_json)
 
 
-def _render_list(records: list[Dispatch]) -> None:
-    if not records:
+def _render_list(listed: list[tuple[Dispatch, dict[str, str] | None]]) -> None:
+    if not listed:
         typer.echo("nothing was sent yet; send the newest session here with `remote-dispatch send HOST`")
         return
-    steps = [_attention(record) for record in records]
+    records, steps = [record for record, _ in listed], [step for _, step in listed]
     columns: dict[str, list[str | None]] = {
         "NAME": [record.name for record in records],
         "HOST": [record.host for record in records],

@@ -33,6 +33,8 @@ WARNINGS_EXIT_CODE = 3
 INTERNAL_EXIT_CODE = 70
 INTERRUPTED_EXIT_CODE = 130
 DEBUG_VARIABLE = "REMOTE_DISPATCH_DEBUG"
+_THREADS = 96
+"""More than hosts are asked at once; each begins when it is needed."""
 _LONGEST_TEXT = 4000
 _LONGEST_DETAILS = 100_000
 _GAP = "  "
@@ -76,9 +78,21 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
     import asyncio
 
     try:
-        return asyncio.run(work)
+        return asyncio.run(_with_threads(work))
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
+
+
+async def _with_threads(work: Coroutine[Any, Any, T]) -> T:
+    """Names of hosts are looked up in threads, and one that no server answers keeps its own for long.
+
+    Python's few (four more than cores) would all be kept by dead hosts, and the others found to be dead, too.
+    """
+    import asyncio
+    from concurrent.futures import ThreadPoolExecutor
+
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(_THREADS))
+    return await work
 
 
 def run_command(
@@ -162,8 +176,8 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str | None]]) -
     if is_narrow:
         return _print_blocks(headings, cells)
     typer.echo(styled(_aligned(headings, widths), sys.stdout, bold=True), color=has_color(sys.stdout))
-    for row in cells:
-        typer.echo(_aligned(row, widths))
+    if cells:
+        typer.echo("\n".join(_aligned(row, widths) for row in cells))
     return None
 
 
@@ -263,6 +277,8 @@ def _aligned(cells: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def _width(text: str) -> int:
+    if text.isascii():
+        return len(text)
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 

@@ -7,7 +7,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import typer
 
@@ -17,6 +17,9 @@ from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rich.live import Live
+    from rich.status import Status
 
     from remote_dispatch.runner.events import Progress
 
@@ -35,7 +38,7 @@ class Screen:
         self._is_json = is_json
         self._marks = marks_for(sys.stderr)
         self._is_terminal = sys.stderr.isatty() and not is_json
-        self._status: Any = None
+        self._last_line: _LastLine | None = None
         self._began = self._spoke = time.monotonic()
 
     def __call__(self, what: Step | Progress) -> None:
@@ -47,33 +50,31 @@ class Screen:
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """Keep a spinner on the last line of a terminal meanwhile."""
+        """Keep the last line of a terminal for what is being done meanwhile."""
         if not self._is_terminal:
             yield
             return
-        from rich.console import Console
-
-        with Console(stderr=True).status("") as self._status:
-            yield
-        self._status = None
+        self._last_line = _LastLine()
+        try:
+            with self._last_line.shown():
+                yield
+        finally:
+            self._last_line = None
 
     def ask(self, question: str) -> bool:
-        """Ask on the terminal. The spinner, which would paint over the question, rests meanwhile."""
-        if self._status is None:
+        """Ask on the terminal. The last line, which would be painted over the question, is away meanwhile."""
+        if self._last_line is None:
             return confirm(question)
-        self._status.stop()
-        try:
+        with self._last_line.away():
             return confirm(question)
-        finally:
-            self._status.start()
 
     def _step(self, step: Step) -> None:
         self.dispatch = step.dispatch or self.dispatch
         if self._is_json:
             if step.phase != "alive":
                 stream({"type": "step", "phase": step.phase, "text": step.text, "dispatch": step.dispatch})
-        elif self._status is not None:
-            self._status.update(self._with_time(step.text))
+        elif self._last_line is not None:
+            self._last_line.show(self._with_time(step.text), is_turning=step.phase != "alive")
             if step.phase in ("note", "unreachable", "session", "stage"):
                 self._line(step.text)
         elif step.phase != "alive" or time.monotonic() - self._spoke >= SIGN_OF_LIFE_S:
@@ -89,9 +90,8 @@ class Screen:
 
     def _line(self, text: str) -> None:
         self._spoke = time.monotonic()
-        if self._status is not None:
-            # The spinner owns the last line: what is printed past its console would land in it.
-            self._status.console.print(clean(text, LINES_LIMIT), markup=False, highlight=False, soft_wrap=True)
+        if self._last_line is not None:
+            self._last_line.print_above(clean(text, LINES_LIMIT))
             return
         stamp = "" if self._is_terminal else f"{datetime.now().astimezone():%H:%M:%S} "
         say("\n".join(f"{stamp}{line}" for line in text.splitlines()))
@@ -100,6 +100,58 @@ class Screen:
         seconds = int(time.monotonic() - self._began)
         used = f", {self.tokens} tokens" if self.tokens else ""
         return f"{text} ({seconds // 60}:{seconds % 60:02}{used})"
+
+
+class _LastLine:
+    """The last line of a terminal: it turns while something is moved, and stands still while only the host works.
+
+    Turning takes most of a percent of a core, for as long as a model may think.
+    """
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self._console = Console(stderr=True)
+        self._turning = self._console.status("")
+        self._still = Live(console=self._console, auto_refresh=False, transient=True)
+        self._shown: Status | Live = self._turning
+
+    def show(self, text: str, *, is_turning: bool) -> None:
+        """Say this from now on."""
+        from rich.text import Text
+
+        wanted = self._turning if is_turning else self._still
+        if wanted is not self._shown:
+            self._shown.stop()
+            self._shown = wanted
+            wanted.start()
+        if is_turning:
+            self._turning.update(Text(text))
+        else:
+            self._still.update(Text(f"  {text}"), refresh=True)
+
+    def print_above(self, text: str) -> None:
+        """Print lines that stay. What is printed past this console would land in the last line."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Be there."""
+        self._shown.start()
+        try:
+            yield
+        finally:
+            self._shown.stop()
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Leave the terminal to somebody else."""
+        self._shown.stop()
+        try:
+            yield
+        finally:
+            self._shown.start()
 
 
 def marks_for(file: TextIO) -> dict[str, str]:

@@ -171,6 +171,8 @@ def _interrupted(record: Dispatch) -> Answer:
 
 
 async def _run(options: Options, desk: Desk, screen: Screen) -> Answer:
+    from remote_dispatch.cli.desk import REMOTE, importing
+
     timeout_s = duration_s(options.timeout)
     registry = desk.registry
     host = registry[options.host]
@@ -178,13 +180,15 @@ async def _run(options: Options, desk: Desk, screen: Screen) -> Answer:
     desk.store.check_name(options.name)
     is_round_trip = request.mode == "round-trip"
     program = None if options.is_new and not is_round_trip else desk.program
-    request = await _with_session(options, request, program, screen)
-    for text in registry.notes:
-        note(text)
-    async with desk.link(host) as link:
+    async with desk.link(host) as link, importing(REMOTE):
+        # Nothing is contacted before it is known that there is something to send.
+        request = await _with_session(options, request, program, screen)
+        link.begin()
+        for text in registry.notes:
+            note(text)
         if options.is_dry_run:
             with screen.live():
-                return _planned(await _plan(request, link, desk, program, screen))
+                return await _planned_with(request, link, desk, program, screen)
         return await _dispatch(options, request, link, desk, program, screen, timeout_s)
 
 
@@ -199,7 +203,8 @@ async def _dispatch(
 ) -> Answer:
     """Hand over, and in a round trip wait, bring it home and tell a local server."""
     from remote_dispatch.cli.dispatches import announced, answer_of
-    from remote_dispatch.dispatch import Goal, Step, carry_on, goal_of, record_dispatch
+    from remote_dispatch.dispatch import Step, record_dispatch
+    from remote_dispatch.dispatch.carry_on import Goal, carry_on, goal_of
 
     with screen.live():
         async with life(desk, is_live=request.is_live) as turns:
@@ -226,11 +231,14 @@ def _agreement(options: Options, screen: Screen) -> Agree:
     return screen.ask if is_interactive() else nobody_agrees
 
 
-async def _plan(request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen) -> Plan:
+async def _planned_with(
+    request: DispatchRequest, link: Link, desk: Desk, program: Program | None, screen: Screen
+) -> Answer:
+    """Describe the plan while the files that it names are still there."""
     from remote_dispatch.dispatch import make_plan
 
     with desk.store.reserved(datetime.now(UTC)) as folder:
-        return await make_plan(request, link, desk.store, program, folder, screen)
+        return _planned(await make_plan(request, link, desk.store, program, folder, screen))
 
 
 def _request(options: Options) -> DispatchRequest:
@@ -380,9 +388,11 @@ def _render_sent(record: Dispatch) -> None:
 
 
 def _planned(plan: Plan) -> Answer:
+    from remote_dispatch.remote.files import size_of
+
     outgoing, facts = plan.outgoing, plan.probed.facts
     files = (outgoing.session, *outgoing.children)
-    size = sum(len(one.packed.content) for one in files if isinstance(one.packed.content, bytes))
+    size = sum(size_of(one.packed.content) for one in files)
     data = {
         "messages": outgoing.session.messages,
         "sub_agent_sessions": len(outgoing.children),

@@ -10,8 +10,6 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from remote_dispatch.dispatch.finish import bring_home
-from remote_dispatch.dispatch.follow import follow
 from remote_dispatch.dispatch.hand_over import hand_over
 from remote_dispatch.dispatch.life import begin
 from remote_dispatch.dispatch.passage import Passage
@@ -54,9 +52,19 @@ def next_step(record: Dispatch, goal: Goal) -> Callable[[Passage], Awaitable[boo
         return hand_over
     if needs_begin(record):
         return begin
-    if goal is Goal.LAUNCHED:
-        return None
+    return None if goal is Goal.LAUNCHED else _way_home(record, goal)
+
+
+def _way_home(record: Dispatch, goal: Goal) -> Callable[[Passage], Awaitable[bool | None]] | None:
+    """A one-way dispatch needs none of what is imported here.
+
+    It is imported before a run is waited for: that takes long enough for an upgrade to put other modules there.
+    """
+    if goal is Goal.HOME:
+        from remote_dispatch.dispatch.finish import bring_home  # noqa: PLC0415
     if record.state is State.RUNNING:
+        from remote_dispatch.dispatch.follow import follow  # noqa: PLC0415
+
         return follow
     return bring_home if goal is Goal.HOME else None
 

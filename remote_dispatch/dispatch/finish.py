@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.dispatch.code_home import bring_code
-from remote_dispatch.dispatch.collect import fetch, fetch_logs
-from remote_dispatch.dispatch.follow import watch
+from remote_dispatch.dispatch.collect import fetch, fetch_log
+from remote_dispatch.dispatch.follow import delivered, watch
 from remote_dispatch.dispatch.home import Homecoming, describe_refusals, merge
 from remote_dispatch.dispatch.journal import journaled
 from remote_dispatch.dispatch.life import await_quiet
@@ -20,7 +20,7 @@ from remote_dispatch.dispatch.settle import (
     is_recoverable,
     settle,
 )
-from remote_dispatch.dispatch.stages import clean_up, look, recover
+from remote_dispatch.dispatch.stages import clean_up, recover
 from remote_dispatch.errors import ConfigurationError, ConnectionLostError, DeadlinePassedError, RemoteDispatchError
 from remote_dispatch.model import Collected, Dispatch, State
 
@@ -39,13 +39,11 @@ async def bring_home(passage: Passage) -> bool:
     if is_collected(passage.record):
         # What is there only keeps the host from being cleaned up.
         return await bring_code(passage) and not is_code_there(passage.record) and await _release(passage)
-    status = await look(await passage.connection(), passage.record)
+    status = (await delivered(passage)).status
     record = passage.update(lambda current: settle(current, status))
     if is_recoverable(status) or status.is_recovering:
         return await _recover(passage, status)
     if status.outcome is not None and status.outcome.back_sha256 is not None:
-        if passage.is_new_run and passage.reader.offset == 0:
-            await watch(passage, record)
         await _collect(passage, record, status.outcome)
         return True
     if status.outcome is not None and is_code_due(record):
@@ -99,10 +97,7 @@ async def _collect(passage: Passage, record: Dispatch, outcome: Outcome) -> None
 async def _fetched(passage: Passage, record: Dispatch, outcome: Outcome) -> Back:
     async with journaled("fetch", record.id, passage.store):
         passage.report(Step("collect", f"bringing the result from {record.host}", record.name))
-        connection = await passage.connection()
-        back = await fetch(connection, record, passage.folder, outcome)
-        await fetch_logs(connection, record, passage.folder)
-        return back
+        return await fetch(await passage.connection(), record, passage.folder, outcome, passage.delivery)
 
 
 async def _merged(passage: Passage, record: Dispatch, back: Back) -> Homecoming:
@@ -197,8 +192,11 @@ async def _release(passage: Passage) -> bool:
     record = passage.record
     async with journaled("release", record.id, passage.store):
         try:
-            is_removed = await clean_up(await passage.connection(), record)
-        except RemoteDispatchError:
+            connection = await passage.connection()
+            if is_collected(record):
+                await fetch_log(connection, record, passage.folder, passage.delivery)
+            is_removed = await clean_up(connection, record)
+        except (RemoteDispatchError, OSError):
             is_removed = False
         passage.update(lambda current: _cleaned(current, is_removed=is_removed))
     return is_removed

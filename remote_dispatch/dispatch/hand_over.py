@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.journal import journaled
+from remote_dispatch.dispatch.memory import give_back
 from remote_dispatch.dispatch.report import Step
 from remote_dispatch.dispatch.settle import is_idle, needs_begin, settle
-from remote_dispatch.dispatch.stages import clean_up, launch, look, stage_in, stop
+from remote_dispatch.dispatch.stages import clean_up, launch, look, stage_each, stage_in, stop
 from remote_dispatch.errors import DivergedError, HostNotReadyError, IntegrityError, RemoteDispatchError
 from remote_dispatch.model import State
 from remote_dispatch.opencode.far import list_far
 from remote_dispatch.runner.status import LaunchState
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from remote_dispatch.dispatch.passage import Passage
     from remote_dispatch.model import Dispatch
     from remote_dispatch.runner.status import RunStatus
@@ -28,6 +32,8 @@ async def hand_over(passage: Passage) -> None:
     Raises HostNotReadyError, IntegrityError or DivergedError when the host cannot begin: then the dispatch has failed,
     nothing ran, and what was copied is removed.
     """
+    # The planning is over; from here on the process mostly waits, perhaps for days.
+    give_back()
     async with passage.store.held(f"dispatch-{passage.dispatch_id}"):
         record = passage.record
         if record.state.rank > State.STAGING.rank:
@@ -59,11 +65,10 @@ async def _begun(passage: Passage, seen: RunStatus | None) -> RunStatus | None:
     try:
         if seen is None or not seen.exists or is_idle(seen):
             await _check_old_copy(passage, seen)
-            await _stage(passage, is_resumed=seen is not None)
-        if passage.record.state is State.CANCELLED:
-            await _clean_after_cancel(passage)
-            return None
-        return await _launched(passage)
+            async with _staged(passage, is_resumed=seen is not None) as has_parcel:
+                status = await _launched_unless_cancelled(passage, has_parcel=has_parcel)
+        else:
+            status = await _launched_unless_cancelled(passage, has_parcel=False)
     except (HostNotReadyError, IntegrityError, DivergedError) as error:
         if passage.record.state is State.CANCELLED:
             # It was taken away under our hands.
@@ -71,6 +76,15 @@ async def _begun(passage: Passage, seen: RunStatus | None) -> RunStatus | None:
             return None
         await _abandon(passage, error.kind, error.message)
         raise
+    if status is None:
+        await _clean_after_cancel(passage)
+    return status
+
+
+async def _launched_unless_cancelled(passage: Passage, *, has_parcel: bool) -> RunStatus | None:
+    if passage.record.state is State.CANCELLED:
+        return None
+    return await _launched(passage, has_parcel=has_parcel)
 
 
 async def _check_old_copy(passage: Passage, seen: RunStatus | None) -> None:
@@ -95,31 +109,37 @@ async def _clean_after_cancel(passage: Passage) -> None:
     passage.update(lambda current: current.but(is_cleaned_up=is_removed))
 
 
-async def _stage(passage: Passage, *, is_resumed: bool) -> None:
+@asynccontextmanager
+async def _staged(passage: Passage, *, is_resumed: bool) -> AsyncIterator[bool]:
+    """Send the files, and go on when they are on their way: say whether there are any. At the end they are there."""
     record = passage.update(lambda current: current.advance(State.STAGING, datetime.now(UTC)))
     files = passage.folder.outgoing_files()
     if record.state.is_end or not files:
+        yield False
         return
-    async with journaled("stage", record.id, passage.store):
-        passage.report(Step("stage", f"copying the session to {record.host} as `{record.name}`", record.name))
-        await stage_in(await passage.connection(), record, files, is_resumed=is_resumed)
+    async with AsyncExitStack() as stack:
+        async with journaled("stage", record.id, passage.store):
+            passage.report(Step("stage", f"copying the session to {record.host} as `{record.name}`", record.name))
+            connection = await passage.connection()
+            await stack.enter_async_context(stage_in(connection, record, files, is_resumed=is_resumed))
+        yield True
 
 
-async def _launched(passage: Passage) -> RunStatus:
+async def _launched(passage: Passage, *, has_parcel: bool = False) -> RunStatus:
     record = passage.record
     async with journaled("launch", record.id, passage.store):
         chosen = f"`{record.travel.agent}` with {record.travel.model}" if record.travel else "OpenCode"
         passage.report(Step("launch", f"{record.host} imports it, {chosen} will work on it", record.name))
         connection = await passage.connection()
-        state = await launch(connection, record)
-        if state is LaunchState.DAMAGED and (files := passage.folder.outgoing_files()):
+        launched = await launch(connection, record, has_parcel=has_parcel)
+        if launched.state is LaunchState.DAMAGED and (files := passage.folder.outgoing_files()):
             passage.report(Step("note", f"a file arrived damaged on {record.host}: copying anew", record.name))
-            await stage_in(connection, record, files, is_resumed=False)
-            state = await launch(connection, record)
-        if state is LaunchState.DAMAGED:
+            await stage_each(connection, record, files)
+            launched = await launch(connection, record)
+        if launched.state is LaunchState.DAMAGED:
             raise IntegrityError(f"{record.host}: a file arrived damaged", hint="nothing ran there; send it again")
         passage.is_new_run = True
-        return await look(connection, record)
+        return launched.status
 
 
 async def _note(passage: Passage, status: RunStatus) -> None:

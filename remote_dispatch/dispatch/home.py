@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
-from remote_dispatch.dispatch.store import read_sealed, write_sealed, write_whole
+from remote_dispatch.dispatch.packing import read_export
+from remote_dispatch.dispatch.store import read_sealed, write_sealed_pieces, write_whole
 from remote_dispatch.errors import IntegrityError, UnknownNameError
 from remote_dispatch.failpoints import reach
 from remote_dispatch.model import Origin
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from remote_dispatch.dispatch.collect import Back
     from remote_dispatch.dispatch.store import Folder
@@ -137,17 +138,18 @@ async def _journey(merging: _Merge, sent: Path, back: Transcript, digest: str = 
     Where the kept file was damaged, what came back, which holds all of it, stands for what left.
     """
     try:
-        left = await asyncio.to_thread(_left, sent, digest)
+        left = await asyncio.to_thread(_left, sent, digest, back)
     except IntegrityError:
         left = None
         merging.warnings.append("the session as it left, kept here, was damaged: what came back was taken for it")
-    return transcripts.Journey(left, back, await _local(merging.program, back["info"]["id"], merging.folder))
+    return transcripts.Journey(left, back, await _local(merging, back["info"]["id"], left, back))
 
 
-def _left(path: Path, digest: str = "") -> Transcript | None:
+def _left(path: Path, digest: str = "", back: Transcript | None = None) -> Transcript | None:
+    """What is equal in `back` is shared with it."""
     if not path.exists():
         return None
-    left = transcripts.parse(path.read_bytes())
+    left = read_export(path, each=transcripts.alike(back))
     if digest and transcripts.digest(left) != digest:
         raise IntegrityError("the session as it left was changed since")
     return transcripts.without_reverted(left)
@@ -161,9 +163,11 @@ async def _stayed(merging: _Merge, changed: list[transcripts.Journey]) -> list[t
     return [await _journey(merging, file, one) for file in files if (one := _left(file)) is not None]
 
 
-async def _local(program: Program, session_id: str, folder: Folder) -> Transcript | None:
+async def _local(merging: _Merge, session_id: str, *others: Transcript | None) -> Transcript | None:
+    """The session as it is here now; what is equal in the others is shared with them."""
+    target = merging.folder.scratch("local.json")
     try:
-        return await program.export(session_id, folder.scratch("local.json"))
+        return await merging.program.export(session_id, target, each=transcripts.alike(*others))
     except UnknownNameError:
         return None
 
@@ -202,12 +206,20 @@ async def _import_copies(
     if copies is None:
         stayed = await _stayed(merging, children)
         copies = await asyncio.to_thread(_copies, merging, parent, [*stayed, *children])
-        await asyncio.to_thread(write_sealed, merging.folder.copy, copies)
+        await asyncio.to_thread(write_sealed_pieces, merging.folder.copy, lambda: _listed(copies))
     first, *others = copies
     for one in (*others, first):
         await _import(merging, one, Path(merging.origin.directory))
         await _prove(merging, one, None)
     return str(first["info"]["id"]), _last_id(first["messages"])
+
+
+def _listed(family: Sequence[Transcript]) -> Iterator[bytes]:
+    """The JSON of a list of transcripts."""
+    for number, one in enumerate(family):
+        yield b"," if number else b"["
+        yield from transcripts.dumped(one)
+    yield b"]"
 
 
 def _last_id(messages: Sequence[Message]) -> str | None:
@@ -242,14 +254,14 @@ def _clean_info(one: Transcript) -> Transcript:
 
 async def _import(merging: _Merge, transcript: Transcript, directory: Path) -> None:
     source = merging.folder.scratch("import.json")
-    await asyncio.to_thread(lambda: write_whole(source, transcripts.dump(transcript)))
+    await asyncio.to_thread(lambda: write_whole(source, transcripts.dumped(transcript)))
     await merging.program.import_(source, transcript["info"]["id"], directory)
     await reach("merge.imported")
 
 
 async def _prove(merging: _Merge, expected: Transcript, before: Transcript | None) -> None:
     """Read back and compare: everything new is there and equal, and nothing that was there is gone or changed."""
-    actual = await _local(merging.program, expected["info"]["id"], merging.folder)
+    actual = await _local(merging, expected["info"]["id"], expected, before)
     if actual is None:
         raise IntegrityError("the session is not on this machine after its import", hint="nothing was removed")
     problems = await asyncio.to_thread(transcripts.read_back_problems, expected, actual)

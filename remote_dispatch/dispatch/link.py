@@ -39,7 +39,7 @@ class Link:
         self._connect = connect
         self._sleep = sleep
         self._stack = AsyncExitStack()
-        self._connection: Connection | None = None
+        self._opening: asyncio.Task[Connection] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,17 +47,35 @@ class Link:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        await self.drop()
+
+    def begin(self) -> None:
+        """Open the connection in the background. Calling it again does nothing; what fails, `connection` tells."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._stack.enter_async_context(self._connect(self.host)))
+            self._opening.add_done_callback(_look_at)
 
     async def connection(self) -> Connection:
-        """Return the open connection; open it first where there is none."""
-        if self._connection is None:
-            self._connection = await self._stack.enter_async_context(self._connect(self.host))
-        return self._connection
+        """Return the open connection; open it first where there is none.
+
+        What failed in the background is raised here and not tried again at once: no host shall see two failed logins
+        of one command. The next call opens it anew.
+        """
+        self.begin()
+        opening = self._opening
+        assert opening is not None
+        try:
+            return await asyncio.shield(opening)
+        finally:
+            if self._opening is opening and _has_failed(opening):
+                self._opening = None
 
     async def drop(self) -> None:
         """Forget a broken connection; the next call of `connection` opens a new one."""
-        self._connection = None
+        opening, self._opening = self._opening, None
+        if opening is not None and not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
         await self._stack.aclose()
 
     async def again(self, on_failure: Callable[[HostUnreachableError], None], *, patience_s: float) -> Connection:
@@ -76,3 +94,13 @@ class Link:
                     raise
             await self._sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
             delay_s = min(delay_s * 2, LONGEST_DELAY_S)
+
+
+def _has_failed(opening: asyncio.Task[Connection]) -> bool:
+    return opening.done() and (opening.cancelled() or opening.exception() is not None)
+
+
+def _look_at(opening: asyncio.Task[Connection]) -> None:
+    """Retrieve an exception: nobody may ask for the connection any more."""
+    if not opening.cancelled():
+        opening.exception()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from remote_dispatch.dispatch.settle import is_collected, is_home, settle
 from remote_dispatch.dispatch.stages import clean_up, look, stop
-from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError
+from remote_dispatch.errors import DeadlinePassedError, HostUnreachableError, RemoteDispatchError
 from remote_dispatch.model import State
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from remote_dispatch.dispatch.life import Life
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.store import Store
@@ -19,17 +22,19 @@ if TYPE_CHECKING:
     from remote_dispatch.runner.status import RunStatus
 
 ANSWER_TIMEOUT_S = 10.0
+HOSTS_AT_ONCE = 64
+"""A dead one holds its place for ten seconds, and costs nothing meanwhile."""
 
 
-async def ask(record: Dispatch, link: Link, store: Store) -> Dispatch:
-    """Ask the host how a dispatch stands, ten seconds at most, and note what it says.
+async def ask(record: Dispatch, link: Link, store: Store, *, deadline: float | None = None) -> Dispatch:
+    """Ask the host how a dispatch stands, and note what it says: ten seconds at most, or until `deadline` (loop time).
 
     Raises HostUnreachableError when it does not answer. That is a remark in the record, never a failure of the work.
     """
-    if is_home(record) or record.run_directory is None:
+    if not _is_asked(record):
         return record
     try:
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout_at(_in_time() if deadline is None else deadline):
             status = await look(await link.connection(), record)
     except (TimeoutError, DeadlinePassedError, HostUnreachableError) as error:
         await link.drop()
@@ -38,6 +43,50 @@ async def ask(record: Dispatch, link: Link, store: Store) -> Dispatch:
             raise
         raise HostUnreachableError(record.host, f"no answer within {ANSWER_TIMEOUT_S:.0f} s") from error
     return store.update(record.id, lambda current: settle(current, status))
+
+
+async def ask_hosts(records: Iterable[Dispatch], link_to: Callable[[str], Link], store: Store) -> None:
+    """Ask all hosts at the same time how these dispatches stand, each over one connection, and note what they say.
+
+    `link_to` makes the link to a host by its name. What cannot be asked stays as it is stored, with a remark where its
+    host does not answer.
+    """
+    by_host: dict[str, list[Dispatch]] = {}
+    for record in filter(_is_asked, records):
+        by_host.setdefault(record.host, []).append(record)
+    gate = asyncio.Semaphore(HOSTS_AT_ONCE)
+
+    async def ask_one(host: str, asked: list[Dispatch]) -> None:
+        async with gate:
+            with contextlib.suppress(RemoteDispatchError):
+                async with link_to(host) as link:
+                    await _ask_host(asked, link, store)
+
+    await asyncio.gather(*(ask_one(host, asked) for host, asked in by_host.items()))
+
+
+async def _ask_host(records: list[Dispatch], link: Link, store: Store) -> None:
+    """The connection is opened before they share it. Login and answers have ten seconds together."""
+    deadline = _in_time()
+    try:
+        async with asyncio.timeout_at(deadline):
+            await link.connection()
+    except (TimeoutError, HostUnreachableError):
+        for record in records:
+            store.update(record.id, _unreachable)
+        return
+    answers = (ask(record, link, store, deadline=deadline) for record in records)
+    for answer in await asyncio.gather(*answers, return_exceptions=True):
+        if isinstance(answer, BaseException) and not isinstance(answer, RemoteDispatchError):
+            raise answer
+
+
+def _is_asked(record: Dispatch) -> bool:
+    return record.run_directory is not None and not is_home(record)
+
+
+def _in_time() -> float:
+    return asyncio.get_running_loop().time() + ANSWER_TIMEOUT_S
 
 
 def _unreachable(record: Dispatch) -> Dispatch:

@@ -40,9 +40,8 @@ def unfinished(store: Store, session_id: str | None) -> list[Dispatch]:
     """Return the dispatches of a local session that have not ended, as far as is known here."""
     return [
         record
-        for record in store.all()
-        if session_id is not None
-        and record.request.session_id == session_id
+        for record in ([] if session_id is None else store.mentioning(session_id))
+        if record.request.session_id == session_id
         and not record.request.is_copy
         and record.state.rank < State.FINISHED.rank
     ]
@@ -89,7 +88,7 @@ def check_there(request: DispatchRequest, host: str, probed: Probed, source: Sou
 def _ends_as_it_came_home(source: Source, store: Store) -> bool:
     """A turn that was killed on the host came home without its end, and is open nowhere."""
     last = transcripts.message_ids(source.session)[-1:]
-    return bool(last) and any(record.last_message_id == last[0] for record in store.all())
+    return bool(last) and any(record.last_message_id == last[0] for record in store.mentioning(last[0]))
 
 
 def _is_all_here(probed: Probed, source: Source) -> bool:

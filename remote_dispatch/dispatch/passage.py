@@ -20,6 +20,7 @@ from remote_dispatch.runner.events import EventReader
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from remote_dispatch.dispatch.delivery import Delivery
     from remote_dispatch.dispatch.life import Life
     from remote_dispatch.dispatch.link import Link
     from remote_dispatch.dispatch.report import Report
@@ -88,6 +89,8 @@ class Passage:
     """What keeps live dispatches on servers."""
     has_recovered: bool = False
     """Whether this command had the host export the session again."""
+    delivery: Delivery | None = None
+    """What the host said last of the run, and nobody used yet."""
 
     @property
     def record(self) -> Dispatch:
@@ -98,6 +101,19 @@ class Passage:
     def folder(self) -> Folder:
         """Its files on this machine."""
         return self.store.folder(self.dispatch_id)
+
+    @property
+    def is_push_wanted(self) -> bool:
+        """Whether the host shall send the result along: this command brings it home, and the connection held so far.
+
+        After a loss it is downloaded file by file: a download can be resumed.
+        """
+        return self.program is not None and not self.losses.count
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether this command launched the run and has shown nothing of it yet."""
+        return self.is_new_run and self.reader.offset == 0
 
     def update(self, change: Callable[[Dispatch], Dispatch]) -> Dispatch:
         """Change the record."""

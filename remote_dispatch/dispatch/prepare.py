@@ -15,7 +15,7 @@ from remote_dispatch.model import Origin, Travel
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from remote_dispatch.dispatch.choose import Choice
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from remote_dispatch.opencode.probe import Probed
     from remote_dispatch.opencode.program import Program, Surroundings
     from remote_dispatch.runner.job import SessionFile
-    from remote_dispatch.transcript import Transcript
+    from remote_dispatch.transcript import Message, Transcript
 
 EXPORTS_AT_ONCE = 2
 TOOL_OUTPUT_FILES = 64
@@ -46,6 +46,8 @@ class Source:
     """When the session was last written to, by the clock of this machine."""
     database: str | None = None
     """Which database it is in: see opencode/identity.sh."""
+    origin: Origin | None = None
+    """What the session was; None where nothing was made of it yet."""
 
     @property
     def family(self) -> tuple[Transcript, ...]:
@@ -71,7 +73,8 @@ async def read_source(program: Program, session_id: str, folder: Folder) -> Sour
         return found, await _export_children(program, found.children, folder)
 
     session, (surroundings, children) = await together(program.export(session_id, folder.session), around())
-    outputs, warnings = _tool_outputs((session, *children.values()), surroundings.data_directory)
+    family = (session, *children.values())
+    outputs, warnings = await asyncio.to_thread(_tool_outputs, family, surroundings.data_directory)
     return Source(
         session,
         children,
@@ -80,6 +83,7 @@ async def read_source(program: Program, session_id: str, folder: Folder) -> Sour
         warnings,
         changed_ms=surroundings.changed_ms,
         database=surroundings.database_identity,
+        origin=await asyncio.to_thread(transcripts.origin_of, session),
     )
 
 
@@ -124,8 +128,12 @@ def make_outgoing(
     *,
     now_ms: int,
     kept: Collection[str],
+    place: Callable[[str], Path] | None = None,
 ) -> Outgoing:
-    """Make the copies that travel. `kept` has the ids that are in back-files of earlier dispatches of this session."""
+    """Make the copies that travel. `kept` has the ids that are in back-files of earlier dispatches of this session.
+
+    `place` names files for the large ones; without it they stay in memory.
+    """
     is_held, replaces = (True, False) if request.is_copy else _host_copy(source, probed, kept)
     id_map = transcripts.fresh_ids(source.family, now_ms) if is_held and not replaces else {}
     newest = max(transcripts.newest_ms(one) for one in source.family)
@@ -139,13 +147,16 @@ def make_outgoing(
             id_map,
         )
 
+    def pack(one: Transcript) -> SessionFile:
+        return packed(one, place(f"{one['info']['id']}.json.gz") if place else None)
+
     session = transcripts.retarget(
         prepare(source.session), agent=choice.agent, model=choice.model, variant=choice.variant
     )
     own_id = source.session["info"]["id"]
     return Outgoing(
-        session=packed(session),
-        children=tuple(packed(prepare(one)) for one in source.children.values()),
+        session=pack(session),
+        children=tuple(pack(prepare(one)) for one in source.children.values()),
         permit=permitted,
         travel=Travel(
             session_id=id_map.get(own_id, own_id),
@@ -169,12 +180,17 @@ def kept_ids(store: Store, session_id: str | None) -> frozenset[str]:
     What a damaged one held counts as not kept: then the host's copy stays.
     """
     ids: set[str] = set()
-    for record in store.all():
+    for record in store.all() if session_id is None else store.mentioning(session_id):
         if record.session_id == session_id:
             for path in store.folder(record.id).back_files():
                 with suppress(IntegrityError):
-                    ids |= ids_of([read_back(path, None)])
+                    ids |= ids_of([read_back(path, None, each=_bare)])
     return frozenset(ids)
+
+
+def _bare(message: Message) -> Message:
+    """The ids alone."""
+    return {"info": {"id": message["info"]["id"]}, "parts": [{"id": part["id"]} for part in message["parts"]]}
 
 
 def ids_of(family: Collection[Transcript]) -> set[str]:
@@ -214,4 +230,4 @@ def _tool_outputs(family: tuple[Transcript, ...], data: Path) -> tuple[dict[str,
 
 def origin_of(source: Source) -> Origin | None:
     """What the local session was; None for one that exists nowhere yet."""
-    return None if source.is_new else transcripts.origin_of(source.session)
+    return None if source.is_new else source.origin or transcripts.origin_of(source.session)

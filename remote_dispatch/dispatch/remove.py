@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.packing import read_export
 from remote_dispatch.dispatch.prune import is_alive, may_have_run
 from remote_dispatch.dispatch.settle import is_code_there, is_collected
 from remote_dispatch.dispatch.stages import clean_up, look
@@ -178,7 +179,7 @@ async def _messages_there(record: Dispatch, link: Link, connection: Connection) 
 def _count_sent(record: Dispatch, folder: Folder) -> int:
     """A damaged file must not keep anybody from removing it."""
     try:
-        return len(transcripts.without_reverted(transcripts.parse(folder.session.read_bytes()))["messages"])
+        return len(transcripts.without_reverted(read_export(folder.session))["messages"])
     except (FileNotFoundError, IntegrityError):
         return record.origin.messages if record.origin else 0
 

@@ -37,11 +37,13 @@ from remote_dispatch.dispatch.prepare import (
     read_source,
 )
 from remote_dispatch.dispatch.report import Step
+from remote_dispatch.dispatch.stages import warm_up
 from remote_dispatch.dispatch.tasks import together
 from remote_dispatch.errors import HostNotReadyError, UsageError
 from remote_dispatch.failpoints import reach
 from remote_dispatch.model import Dispatch, Moment, Permissions, State
 from remote_dispatch.opencode.probe import Probed, probe
+from remote_dispatch.remote.files import size_of
 from remote_dispatch.runner.brief import CarriedTree, brief
 from remote_dispatch.runner.job import Job, Payload, files_for
 from remote_dispatch.text import clean
@@ -172,7 +174,7 @@ async def make_plan(
     else:
         permitted = permit(request, host, choice, probed.catalogue, probed.facts, folder.path.name)
     outgoing = await asyncio.to_thread(
-        make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept
+        make_outgoing, source, request, probed, choice, permitted, now_ms=now_ms, kept=kept, place=folder.scratch
     )
     _check_space(host.name, probed, outgoing)
     baggage = await weigh(repository, survey, probed) if repository and survey else None
@@ -220,7 +222,7 @@ async def _probe(
 ) -> Probed:
     report(Step("connect", f"asking {link.host.name} what it has"))
     connection = await link.connection()
-    connection.warm()
+    warm_up(connection)
     # Where code travels, the directory is made by the runner.
     directory = None if repository else request.directory or link.host.directory
     project = repository.project if repository else ""
@@ -231,11 +233,7 @@ async def _probe(
 
 def _check_space(host: str, probed: Probed, outgoing: Outgoing) -> None:
     """The packed session, its unpacked form, the import and the way back: some fifteen times the packed size."""
-    packed = sum(
-        len(one.packed.content)
-        for one in (outgoing.session, *outgoing.children)
-        if isinstance(one.packed.content, bytes)
-    )
+    packed = sum(size_of(one.packed.content) for one in (outgoing.session, *outgoing.children))
     free = probed.facts.free_bytes
     if free is not None and free < packed * 15 + 1024 * 1024:
         raise HostNotReadyError(

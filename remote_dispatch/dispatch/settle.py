@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from remote_dispatch.dispatch.stages import PROBLEMS
 from remote_dispatch.errors import TaskFailedError
 from remote_dispatch.model import CodeHome, Collected, Dispatch, State
 from remote_dispatch.text import clean
@@ -15,6 +14,17 @@ if TYPE_CHECKING:
     from remote_dispatch.runner.status import RunStatus
 
 _PATH_LIMIT = 4096
+PROBLEMS = {
+    "opencode-missing": "OpenCode is not there any more",
+    "directory": "the working directory can neither be entered nor made",
+    "code-refused": "the code that travelled along could not be unpacked there",
+    "import-refused": "OpenCode there refused the session",
+    "import-unproved": "OpenCode there said it imported the session, but does not have it whole",
+    "no-space": "no space is left on the disk there",
+    "terminated": "the runner was ended",
+    "export-failed": "OpenCode there could not export the session afterwards",
+}
+"""What the runner's words for a problem mean."""
 NEVER_BEGAN = frozenset(
     {
         *("opencode-missing", "directory", "import-refused", "import-unproved", "code-refused"),

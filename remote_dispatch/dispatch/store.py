@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -27,7 +27,7 @@ from remote_dispatch.runner.directory import MANIFEST
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
     from datetime import datetime
 
 _RECORD = "record.json"
@@ -80,9 +80,10 @@ class Folder:
             make_private(target.parent)
             if isinstance(content, Path):
                 content.replace(target)
+                _flush(target)
             else:
                 _write_private(target, content, is_flushed=name.endswith(".gz"))
-        _flush_directory(self.outgoing)
+        _flush(self.outgoing)
 
     def drop_outgoing(self) -> None:
         """Remove what has arrived."""
@@ -120,9 +121,20 @@ class Folder:
         return self.path / f"scratch-{name}"
 
     def clear_scratch(self) -> None:
-        """Remove the files that served one step."""
+        """Remove the files that served one step; another command may be removing its own."""
         for path in self.path.glob("scratch-*"):
-            path.unlink()
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Every record that was found: those that can be read, oldest first, and the ids of the others.
+
+    Those are broken, or of a newer remote-dispatch.
+    """
+
+    records: list[Dispatch]
+    unreadable: list[str]
 
 
 class Store:
@@ -168,7 +180,9 @@ class Store:
 
     def check_name(self, name: str | None) -> None:
         """Raise UsageError when a dispatch cannot be called so. None is fine: a name is made up then."""
-        if name is not None and not DISPATCH_NAME.fullmatch(name):
+        if name is None:
+            return
+        if not DISPATCH_NAME.fullmatch(name):
             raise UsageError(
                 f"`{clean(name, 60)}` is not a name: 2 to 31 of a-z, 0-9 and `-`, a letter first",
                 hint="leave `--name` out, and a name is made up",
@@ -205,13 +219,15 @@ class Store:
 
     def load(self, name: str) -> Dispatch:
         """Read a dispatch by name or id. Raises UnknownNameError with the known names."""
-        if DISPATCH_ID.fullmatch(name) and (self.folder(name).path / _RECORD).exists():
-            return self._read(self.folder(name).path / _RECORD)
-        for record in self.all():
+        if DISPATCH_ID.fullmatch(name):
+            with suppress(FileNotFoundError):
+                return self._read(self.folder(name).path / _RECORD)
+        is_name = DISPATCH_NAME.fullmatch(name) is not None
+        for record in self.mentioning(name) if is_name else ():
             if name == record.name:
                 return record
         known = ", ".join(record.name for record in self.all()[-10:])
-        called = f"called `{name}`" if DISPATCH_NAME.fullmatch(name) or DISPATCH_ID.fullmatch(name) else "called so"
+        called = f"called `{name}`" if is_name or DISPATCH_ID.fullmatch(name) else "called so"
         raise UnknownNameError(
             f"no dispatch is {called}" + (f"; the latest are {known}" if known else ""),
             hint="see all with `remote-dispatch list`",
@@ -220,6 +236,8 @@ class Store:
     @asynccontextmanager
     async def held(self, key: str) -> AsyncIterator[None]:
         """Be the only process that sends or merges this local session (its id); wait for another one to end first."""
+        import asyncio  # noqa: PLC0415 - 30 ms that commands which only read do not pay
+
         make_private(self._locks)
         try:
             async with asyncio.timeout(HELD_LIMIT_S):
@@ -245,16 +263,35 @@ class Store:
 
     def all(self) -> list[Dispatch]:
         """Read every dispatch that can be read, oldest first."""
-        records = (self._try(path) for path in self._records())
-        return [record for record in records if record is not None]
-
-    def names(self) -> set[str]:
-        """Return the names of all dispatches that can be read."""
-        return {record.name for record in self.all()}
+        return self.survey().records
 
     def unreadable(self) -> list[str]:
         """Return the ids of the dispatches whose records cannot be read: broken, or of a newer remote-dispatch."""
-        return [path.parent.name for path in self._records() if self._try(path) is None]
+        return self.survey().unreadable
+
+    def survey(self) -> Survey:
+        """Read every record, each file once."""
+        survey = Survey([], [])
+        for path in self._folders():
+            try:
+                survey.records.append(self._read(path / _RECORD))
+            except FileNotFoundError:
+                continue
+            except ConfigurationError:
+                survey.unreadable.append(path.name)
+        return survey
+
+    def mentioning(self, word: str) -> list[Dispatch]:
+        """Read the dispatches in whose records this name or id stands, wherever it is; oldest first.
+
+        Much cheaper than `all`: a record without the word is not parsed.
+        """
+        found = (_parsed(data) for data in self._contents() if word.encode() in data)
+        return [record for record in found if record is not None]
+
+    def names(self) -> set[str]:
+        """Return the name of every dispatch whose record is JSON, those of a newer remote-dispatch too."""
+        return {name for data in self._contents() if (name := _name_in(data)) is not None}
 
     @property
     def _locks(self) -> Path:
@@ -265,14 +302,11 @@ class Store:
             return []
         return sorted(path for path in self.root.iterdir() if DISPATCH_ID.fullmatch(path.name))
 
-    def _records(self) -> list[Path]:
-        return [path / _RECORD for path in self._folders() if (path / _RECORD).exists()]
-
-    def _try(self, path: Path) -> Dispatch | None:
-        try:
-            return self._read(path)
-        except ConfigurationError:
-            return None
+    def _contents(self) -> Iterator[bytes]:
+        """The bytes of every record that there is; a file that is no record is left out."""
+        for path in self._folders():
+            with suppress(OSError):
+                yield read_regular_file(path / _RECORD)
 
     def _free_name(self, asked: str | None) -> str:
         taken, elsewhere = self.names(), set(self._also_taken())
@@ -287,11 +321,28 @@ class Store:
     def _read(self, path: Path) -> Dispatch:
         try:
             return Dispatch.model_validate_json(read_regular_file(path))
+        except FileNotFoundError:
+            raise
         except (OSError, ValidationError) as error:
             raise ConfigurationError(
                 f"the record of dispatch `{path.parent.name}` cannot be read",
                 hint="was it written by a newer remote-dispatch? It was not changed",
             ) from error
+
+
+def _parsed(data: bytes) -> Dispatch | None:
+    try:
+        return Dispatch.model_validate_json(data)
+    except ValidationError:
+        return None
+
+
+def _name_in(data: bytes) -> str | None:
+    try:
+        name = json.loads(data)["name"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 @contextmanager
@@ -381,13 +432,22 @@ def read_regular_file(path: Path) -> bytes:
 def write_sealed(path: Path, value: Any) -> None:
     """Write JSON data whole, with its digest on the first line."""
     text = json.dumps(value).encode()
-    write_whole(path, hashlib.sha256(text).hexdigest().encode() + b"\n" + text)
+    write_sealed_pieces(path, lambda: (text,))
+
+
+def write_sealed_pieces(path: Path, pieces: Callable[[], Iterable[bytes]]) -> None:
+    """Write what is too large for one text, likewise: `pieces` yields JSON data, and is called twice."""
+    digest = hashlib.sha256()
+    for piece in pieces():
+        digest.update(piece)
+    write_whole(path, itertools.chain((digest.hexdigest().encode() + b"\n",), pieces()))
 
 
 def read_sealed(path: Path) -> Any:
     """Read what `write_sealed` wrote; None where there is nothing, or it was damaged since."""
     try:
-        digest, _, text = path.read_bytes().partition(b"\n")
+        with path.open("rb") as file:
+            digest, text = file.readline().removesuffix(b"\n"), file.read()
     except OSError:
         return None
     if digest[:1] in (b"{", b"[") and not text:
@@ -405,24 +465,28 @@ def _write_private(path: Path, data: bytes, *, is_flushed: bool) -> None:
             os.fsync(file.fileno())
 
 
-def _flush_directory(path: Path) -> None:
-    directory = os.open(path, os.O_RDONLY)
+def _flush(path: Path) -> None:
+    """Flush a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
-def write_whole(path: Path, data: bytes) -> None:
-    """Write a file beside its place, flush it to the disk, rename it: nobody sees half of it. Mode 0600."""
+def write_whole(path: Path, data: bytes | Iterable[bytes]) -> None:
+    """Write a file beside its place, flush it to the disk, rename it: nobody sees half of it. Mode 0600.
+
+    `data` may come in pieces.
+    """
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{re.sub('[^a-z]', '', path.name)}-")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-    _flush_directory(path.parent)
+    _flush(path.parent)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
-from remote_dispatch.dispatch.packing import read_back
+from remote_dispatch.dispatch.packing import read_back, read_export
 from remote_dispatch.dispatch.settle import is_collected
 from remote_dispatch.dispatch.stages import look
 from remote_dispatch.dispatch.store import read_sealed
@@ -166,13 +166,14 @@ def _read_kept(record: Dispatch, folder: Folder) -> _Kept:
             _take_left(kept, record, path)
     for path in folder.back_files():
         with kept.noting("a result as it came"):
-            session = transcripts.rename(read_back(path, None), kept.ids)
+            back = read_back(path, None, each=transcripts.alike(*kept.left.values()))
+            session = transcripts.rename(back, kept.ids)
             kept.back[session["info"]["id"]] = session
     return kept
 
 
 def _take_left(kept: _Kept, record: Dispatch, path: Path) -> None:
-    session = transcripts.parse(path.read_bytes())
+    session = read_export(path)
     is_root = session["info"]["id"] == record.request.session_id
     if is_root and record.origin and transcripts.digest(session) != record.origin.digest:
         kept.damaged.append("the session as it left, kept here, was changed")
@@ -191,7 +192,7 @@ def _ids_at_home(record: Dispatch, folder: Folder) -> dict[str, str]:
 def _copies_made(folder: Folder) -> list[Transcript]:
     if not folder.copy.exists():
         return []
-    return [transcripts.parse(transcripts.dump(one)) for one in _sealed(folder.copy)]
+    return [transcripts.checked(one) for one in _sealed(folder.copy)]
 
 
 def _sealed(path: Path) -> Any:
@@ -207,7 +208,8 @@ async def _read_here(record: Dispatch, folder: Folder, kept: _Kept, program: Pro
     found = await program.surroundings(root)
     # Not among the scratch files of the folder, which another command may clear. With the record this goes, too.
     with tempfile.TemporaryDirectory(prefix="verify-", dir=folder.path) as place:
-        exports = [await _exported(program, one, Path(place) / "export.json") for one in (root, *found.children)]
+        target, like = Path(place) / "export.json", (*kept.left.values(), *kept.back.values())
+        exports = [await _exported(program, one, target, like) for one in (root, *found.children)]
     family = [one for one in exports if one]
     if record.copy_session_id is None:
         return _by_id(family)
@@ -215,9 +217,9 @@ async def _read_here(record: Dispatch, folder: Folder, kept: _Kept, program: Pro
     return _by_id(transcripts.rename(one, ids) for one in family)
 
 
-async def _exported(program: Program, session_id: str, target: Path) -> Transcript | None:
+async def _exported(program: Program, session_id: str, target: Path, like: Iterable[Transcript]) -> Transcript | None:
     try:
-        return await program.export(session_id, target)
+        return await program.export(session_id, target, each=transcripts.alike(*like))
     except UnknownNameError:
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 from remote_dispatch.doctor.discreet import discreet
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
     from remote_dispatch.doctor.on_host import OnHost
     from remote_dispatch.hosts import Registry
     from remote_dispatch.model import Host
+    from remote_dispatch.remote.connection import Connection
 
-HOSTS_AT_ONCE = 16
+REACHED_AT_ONCE = 64
+"""A dead host holds its place for fifteen seconds, and costs nothing meanwhile."""
+LOOKS_AT_ONCE = 32
+"""Of those that were reached."""
 REACH_TIMEOUT_S = 15.0
 """For a host that is silent from the start; `reach` gives one that falls silent half-way up to three times as long."""
 _ORDER = list(Check)
@@ -53,16 +57,22 @@ async def examine(
     """
     registry = means.registry()
     hosts = {name: _entry(means, registry, name) for name in (registry.names if names is None else names)}
-    gate = asyncio.Semaphore(HOSTS_AT_ONCE)
     async with asyncio.TaskGroup() as group:
         local = group.create_task(_this_machine(means, asked, audience))
-
-        async def host(name: str, entry: Host | ConfigurationError) -> Report:
-            async with gate:
-                return await _report(name, entry, local, means.environment, audience)
-
-        tasks = [group.create_task(host(name, entry)) for name, entry in hosts.items()]
+        together = _Round(local, means.environment, audience)
+        tasks = [group.create_task(_report(name, entry, together)) for name, entry in hosts.items()]
     return (local.result().report, *(task.result() for task in tasks))
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """What all hosts of one examination share."""
+
+    local: Awaitable[Local]
+    environment: Mapping[str, str]
+    audience: Audience
+    reaching: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(REACHED_AT_ONCE))
+    looking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(LOOKS_AT_ONCE))
 
 
 async def _this_machine(means: Means, asked: Collection[str], audience: Audience) -> Local:
@@ -72,40 +82,39 @@ async def _this_machine(means: Means, asked: Collection[str], audience: Audience
     return local
 
 
-async def _report(
-    name: str,
-    entry: Host | ConfigurationError,
-    local: Awaitable[Local],
-    environment: Mapping[str, str],
-    audience: Audience,
-) -> Report:
+async def _report(name: str, entry: Host | ConfigurationError, together: _Round) -> Report:
     if isinstance(entry, ConfigurationError):
         findings = (_bad_entry(entry), *skipped("its entry is wrong"))
     else:
-        findings = tuple(map(discreet, await _findings(entry, local, environment, audience)))
+        findings = tuple(map(discreet, await _findings(entry, together)))
     report = Report(name, tuple(sorted(findings, key=lambda finding: _ORDER.index(finding.check))))
-    audience.finished(report)
+    together.audience.finished(report)
     return report
 
 
-async def _findings(
-    host: Host, local: Awaitable[Local], environment: Mapping[str, str], audience: Audience
-) -> tuple[Finding, ...]:
+async def _findings(host: Host, together: _Round) -> tuple[Finding, ...]:
     """A host that cannot be reached costs REACH_TIMEOUT_S; one whose OpenCode answers slowly is waited for."""
     async with AsyncExitStack() as stack:
-        audience.is_at(host.name, "connecting")
-        reached = await reach(host, stack, timeout_s=REACH_TIMEOUT_S)
+        async with together.reaching:
+            together.audience.is_at(host.name, "connecting")
+            reached = await reach(host, stack, timeout_s=REACH_TIMEOUT_S)
         if reached.connection is None:
-            served = await judge_server(host, None, environment) if host.host is None else ()
+            served = await judge_server(host, None, together.environment) if host.host is None else ()
             return (*_with_reason(reached.findings), *served, *skipped(_NOT_REACHED))
-        audience.is_at(host.name, "asking OpenCode there, whose first answer may take a minute")
-        try:
-            found = await look(reached.connection, host)
-        except ConnectionLostError:
-            return (*reached.findings, _lost(host), *skipped("the connection was lost"))
-        is_served = found.is_served or host.server is not None
-        served = await judge_server(host, reached.connection, environment, _installed(found)) if is_served else ()
-    return (*reached.findings, *served, *judge(host, found, (await local).here))
+        async with together.looking:
+            return (*reached.findings, *await _looked(host, reached.connection, together))
+
+
+async def _looked(host: Host, connection: Connection, together: _Round) -> tuple[Finding, ...]:
+    together.audience.is_at(host.name, "asking OpenCode there, whose first answer may take a minute")
+    try:
+        found = await look(connection, host)
+    except ConnectionLostError:
+        return (_lost(host), *skipped("the connection was lost"))
+    is_served = found.is_served or host.server is not None
+    environment = together.environment
+    served = await judge_server(host, connection, environment, _installed(found)) if is_served else ()
+    return (*served, *judge(host, found, (await together.local).here))
 
 
 def _installed(found: OnHost) -> str | None:

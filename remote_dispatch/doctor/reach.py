@@ -16,7 +16,7 @@ from remote_dispatch.doctor.finding import Check, Finding, Severity
 from remote_dispatch.doctor.way_in import Look, View, findings_until_an_error, set_command
 from remote_dispatch.errors import ConfigurationError
 from remote_dispatch.remote.address import parse_address
-from remote_dispatch.remote.trail import Problem
+from remote_dispatch.remote.trail import Problem, Trail
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
@@ -44,16 +44,23 @@ class Reached:
 async def reach(host: Host, stack: AsyncExitStack, *, timeout_s: float) -> Reached:
     """Find out how far one gets on the way to a host. Raises nothing of ours.
 
-    Each of login, first command and SFTP has `timeout_s`; a dead host costs that and three seconds.
+    Each of login, first command and SFTP has `timeout_s`. A host that falls silent is looked at more closely in the
+    last seconds of that already: a dead one costs no more than it.
     """
     if unfit := _unfit(host):
         return Reached(_with_the_rest([unfit]), None)
     from remote_dispatch.remote.observe import observe  # noqa: PLC0415 - asyncssh takes 300 ms
 
-    seen = await observe(host, stack, timeout_s=timeout_s)
-    if seen.trail.target is None or not seen.trail.hops:
-        return Reached(_with_the_rest([_bad_entry(host, seen)]), None)
-    view = View(host.name, seen, seen.trail.target, await _closer_look(seen, seen.trail.target))
+    trail = Trail()
+    early = _EarlyLook(trail, timeout_s - _LOOK_S)
+    try:
+        seen = await observe(host, stack, trail, timeout_s=timeout_s)
+        if trail.target is None or not trail.hops:
+            return Reached(_with_the_rest([_bad_entry(host, seen)]), None)
+        look = await early.found()
+    finally:
+        early.end()
+    view = View(host.name, seen, trail.target, look)
     findings = _with_the_rest(list(findings_until_an_error(view)))
     usable = view.seen.words is not None and view.seen.words.has_started
     return Reached(findings, seen.connection if usable else None)
@@ -96,16 +103,51 @@ def _with_the_rest(findings: list[Finding]) -> tuple[Finding, ...]:
     return (*findings, *rest)
 
 
-async def _closer_look(seen: Observation, target: Target) -> Look:
-    """Ask for name and port by themselves, where the nearest host failed and that may say more."""
-    hop, stop = seen.trail.hops[-1], (*target.jumps, target)[0]
-    if len(seen.trail.hops) > 1 or stop.proxy_command or hop.is_ssh or hop.is_in:
-        return Look()
-    if hop.problem is Problem.LATE and not hop.is_open:
-        return Look(resolves=await _resolves(stop))
-    if hop.is_open:
-        return await _answer(stop)
-    return Look()
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """What is asked for by itself, at the nearest host."""
+
+    stop: Target
+    is_open: bool
+    """Whether its port is open, and what it answers is asked for; else whether its name resolves."""
+
+    async def asked(self) -> Look:
+        return await _answer(self.stop) if self.is_open else Look(resolves=await _resolves(self.stop))
+
+
+def _question(trail: Trail) -> _Question | None:
+    """Return what a closer look may tell, as far as the connection came by now; None for nothing."""
+    if trail.target is None or len(trail.hops) != 1:
+        return None
+    hop, stop = trail.hops[0], (*trail.target.jumps, trail.target)[0]
+    if stop.proxy_command or hop.is_ssh or hop.is_in or not (hop.is_open or hop.problem is Problem.LATE):
+        return None
+    return _Question(stop, hop.is_open)
+
+
+class _EarlyLook:
+    """A closer look that begins while the connection is still being waited for."""
+
+    def __init__(self, trail: Trail, after_s: float) -> None:
+        self._trail = trail
+        self._question: _Question | None = None
+        self._task = asyncio.create_task(self._look(max(0.0, after_s)))
+
+    async def _look(self, after_s: float) -> Look:
+        await asyncio.sleep(after_s)
+        self._question = _question(self._trail)
+        return Look() if self._question is None else await self._question.asked()
+
+    async def found(self) -> Look:
+        """Ask for name and port by themselves, where the nearest host failed and that may say more."""
+        question = _question(self._trail)
+        if question is None:
+            return Look()
+        return await (self._task if question == self._question else question.asked())
+
+    def end(self) -> None:
+        """Look no more."""
+        self._task.cancel()
 
 
 async def _resolves(stop: Target) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -13,6 +15,8 @@ from remote_dispatch import transcript as transcripts
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, IntegrityError
 from remote_dispatch.model import SESSION_ID
 from remote_dispatch.opencode.program import checked_id
+from remote_dispatch.reader import reader_script
+from remote_dispatch.text import bare_script
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -26,7 +30,7 @@ PACKED_LIMIT_BYTES = 256 * 1024 * 1024
 UNPACKED_LIMIT_BYTES = 2 * 1024 * 1024 * 1024
 
 _LINE = re.compile(rb"far (begin|end|missing|failed)|(session|export) (\S{1,80}) (\d{1,12})")
-_GZIP = 31
+_PIECE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +89,12 @@ async def _ask(
     environment: Mapping[str, str],
     timeout_s: float,
 ) -> bytes:
-    script = files("remote_dispatch.opencode").joinpath("far.sh").read_text(encoding="utf-8")
     pairs = [f"{name}={value}" for name, value in environment.items()]
     output = bytearray()
     try:
         async with (
             asyncio.timeout(timeout_s),
-            connection.open(script, binary, checked_id(session_id), wanted, *pairs) as channel,
+            connection.open(_script(), binary, checked_id(session_id), wanted, *pairs) as channel,
         ):
             async for chunk in channel.stdout():
                 output += chunk
@@ -103,6 +106,13 @@ async def _ask(
             hint="see whether `opencode session list` ends on the host when you run it there",
         ) from error
     return bytes(output)
+
+
+def _script() -> str:
+    texts = (
+        files("remote_dispatch.opencode").joinpath(name).read_text(encoding="utf-8") for name in ("select.sh", "far.sh")
+    )
+    return bare_script("\n".join((reader_script(), *texts)))
 
 
 def _lines(answer: bytes) -> Iterator[tuple[str, str, int, bytes]]:
@@ -141,13 +151,20 @@ def _check_end(host: str, end: str) -> None:
 
 def _export(session_id: str, packed: bytes) -> dict[str, Transcript]:
     """The transcript under its id; nothing where it is not whole, or not what it should be."""
-    unpacked = zlib.decompressobj(_GZIP)
     try:
-        data = unpacked.decompress(packed, UNPACKED_LIMIT_BYTES)
-        if not unpacked.eof:
-            return {}
-        transcript = transcripts.parse(data)
+        transcript = transcripts.parse(_unpacked(packed))
         transcripts.check_back(transcript, session_id=session_id, base_ids=())
-    except (zlib.error, IntegrityError):
+    except (EOFError, OSError, zlib.error, IntegrityError):
         return {}
     return {session_id: transcript}
+
+
+def _unpacked(packed: bytes) -> bytes:
+    """Unpack all gzip members. Raises EOFError, OSError or zlib.error for what is cut, damaged or too large."""
+    data = bytearray()
+    with gzip.open(io.BytesIO(packed)) as file:
+        while piece := file.read(_PIECE_BYTES):
+            data += piece
+            if len(data) > UNPACKED_LIMIT_BYTES:
+                raise OSError("too large")
+    return bytes(data)

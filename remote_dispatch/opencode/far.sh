@@ -2,7 +2,8 @@
 # each session a line `session ID MESSAGES` and, when exports are asked for, `export ID BYTES` + that many bytes (gzip) +
 # newline, or `unreadable ID`; at last `far end`. Instead of that end: `far missing` (no OpenCode), `far failed`.
 # Values: 1 OpenCode's path or name · 2 session id · 3 "export", or "" · 4... NAME=VALUE of its environment there
-# shellcheck shell=sh
+# In front of it stand reader.sh and select.sh.
+# shellcheck shell=sh disable=SC2154
 umask 077
 exec 2>/dev/null
 
@@ -23,15 +24,20 @@ has_database() {
   ls "${XDG_DATA_HOME:-$HOME/.local/share}"/opencode/*.db >/dev/null || [ -n "${OPENCODE_DB:-}" ]
 }
 family() { # the id was checked against its grammar before it came here
-  limited 120 "$opencode" --pure db --format tsv "
+  select_rows 120 "
     with recursive family(id) as (
       select id from session where id = '$1' union select s.id from session s join family f on s.parent_id = f.id)
     select 'session' as kind, id, (select count(*) from message where session_id = family.id) as messages from family
-  " >rows </dev/null &&
+  " "$scratch/rows" &&
     awk -F '\t' '$1 == "session" && $2 ~ /^ses_[A-Za-z0-9]+$/ { print $2, $3 + 0 }' rows >family
 }
-print_export() { # into a file first: OpenCode cuts what it prints into a pipe
-  if limited 600 "$opencode" --pure export "$1" >one </dev/null && gzip -1 -c one >one.gz; then
+export_packed() { # into a file first: OpenCode cuts what it prints into a pipe
+  as_reader limited 600 "$opencode" -e "$READER" export "$1" "$scratch/one" "$scratch/one.gz" </dev/null >/dev/null
+  [ "$?" -ne "$READER_DONE" ] || [ ! -s one.gz ] || return 0 # it may see a file system of its own
+  limited 600 "$opencode" --pure export "$1" >one </dev/null && gzip -1 -c one >one.gz
+}
+print_export() {
+  if export_packed "$1"; then
     printf 'export %s %s\n' "$1" "$(wc -c <one.gz | tr -d ' ')"
     cat one.gz
     printf '\n'

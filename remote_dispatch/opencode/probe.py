@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError
 from remote_dispatch.model import DISPATCH_ID, RemoteFacts
 from remote_dispatch.opencode.catalogue import Catalogue, parse_agents, parse_defaults, parse_models
-from remote_dispatch.text import clean
+from remote_dispatch.reader import reader_script
+from remote_dispatch.text import bare_script, clean
 
 if TYPE_CHECKING:
     from remote_dispatch.model import Host
@@ -86,11 +87,17 @@ async def probe(
 
 
 def probe_script() -> str:
-    """Return the whole script, as one POSIX sh text; its values stand at the head of probe.sh."""
-    parts = (("opencode", "identity"), ("runner", "common"), ("opencode", "probe"))
-    return "\n".join(
-        files(f"remote_dispatch.{room}").joinpath(f"{name}.sh").read_text(encoding="utf-8") for room, name in parts
+    """Return the whole script, as one POSIX sh text without comments; its values stand at the head of probe.sh."""
+    identity, common, select, probing = (
+        files(f"remote_dispatch.{room}").joinpath(f"{name}.sh").read_text(encoding="utf-8")
+        for room, name in (
+            ("opencode", "identity"),
+            ("runner", "common"),
+            ("opencode", "select"),
+            ("opencode", "probe"),
+        )
     )
+    return bare_script(f"{identity}\n{common}\n{reader_script()}\n{select}\n{probing}")
 
 
 def probe_functions() -> str:

@@ -3,7 +3,7 @@
 #         4 "fresh" to ignore the cached catalogue · 5 project whose objects are looked for, or ""
 #         6... NAME=VALUE of the environment that OpenCode gets there
 # shellcheck shell=sh disable=SC2154
-# In front of it stand identity.sh and the runner's common.sh, which assign some variables.
+# In front of it stand identity.sh, the runner's common.sh, reader.sh and select.sh, which assign some variables.
 umask 077
 exec 2>/dev/null
 say() { printf '%s %s\n' "$1" "$2"; }
@@ -146,7 +146,7 @@ held() { # every message and part of the session and its children, when OpenCode
   XDG_STATE_HOME=$scratch/state npm_config_offline=true
   export XDG_STATE_HOME npm_config_offline
   # The id was checked against its grammar before it came here.
-  limited 60 "$opencode" --pure db --format tsv "with recursive family(id) as (select '$1' union select s.id
+  select_rows 60 "with recursive family(id) as (select '$1' union select s.id
     from session s join family f on s.parent_id = f.id) select 'session' as kind, id from session where id in family union all
     select 'message', id from message where session_id in family union all
     select 'part', id from part where session_id in family union all
@@ -155,7 +155,7 @@ held() { # every message and part of the session and its children, when OpenCode
       where json_extract(data, '\$.role') = 'assistant' and json_extract(data, '\$.time.completed') is null
       and json_extract(data, '\$.error') is null union all
     select 'changed', max(latest) from (select max(time_updated) as latest from message where session_id in family
-      union all select max(time_updated) from part where session_id in family)" >"$2" 2>/dev/null </dev/null
+      union all select max(time_updated) from part where session_id in family)" "$2"
   say held_status "$?"
   database=$(awk -F '\t' '$1 == "database" { print $2 }' "$2")
   [ -z "$database" ] || say database "$(database_identity "$database")"
@@ -200,8 +200,6 @@ main() {
     return
   fi
   say opencode "$opencode"
-  [ -z "$session" ] || under_way "$session" "$state/runs"
-  cache=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/catalogue-$(identity)
   scratch=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/probe.$$
   mkdir -p "$scratch" || { say no_cache yes && return; }
   # Whoever asked may have gone: the first word to nobody ends this, and leaves nothing.
@@ -209,7 +207,10 @@ main() {
   trap 'exit 1' HUP INT PIPE TERM
   TMPDIR=$scratch
   export TMPDIR
+  # It takes longest, and goes on while the rest is looked for.
   if [ -n "$session" ]; then held "$session" "$scratch/held" >"$scratch/held.said" & fi
+  [ -z "$session" ] || under_way "$session" "$state/runs"
+  cache=${XDG_CACHE_HOME:-$HOME/.cache}/remote-dispatch/catalogue-$(identity)
   if [ "$fresh" != fresh ] && is_recent "$cache"; then
     say cached yes
     cat "$cache"

@@ -21,13 +21,15 @@ from remote_dispatch import transcript as transcripts
 from remote_dispatch.errors import CommandError, ConfigurationError, HostNotReadyError, UnknownNameError
 from remote_dispatch.model import SESSION_ID, Todo
 from remote_dispatch.opencode.catalogue import parse_defaults
+from remote_dispatch.reader import DONE, reader_script
+from remote_dispatch.remote.files import chunks_of
 from remote_dispatch.text import clean
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from remote_dispatch.remote.connection import Completed, Connection
-    from remote_dispatch.transcript import Transcript
+    from remote_dispatch.transcript import Message, Transcript
 
 THIS_MACHINE = "this machine"
 COMMAND_TIMEOUT_S = 300.0
@@ -36,6 +38,8 @@ STATEMENT_LIMIT_BYTES = 100_000
 
 # Stdin is /dev/null for every call: an open one is read for ever. PWD must be the current directory.
 _IN_DIRECTORY = 'cd -- "$2" && PWD=$(pwd -P) && export PWD && '
+# Behind `reader_script()`.
+_READ = 'umask 077; binary=$1; shift; become_reader && exec "$binary" -e "$READER" "$@" </dev/null'
 _EXPORT = 'umask 077 && "$1" --pure export "$2" >"$3" </dev/null'
 _IMPORT = _IN_DIRECTORY + '"$1" --pure import "$3" </dev/null'
 _QUERY = '"$1" --pure db --format json "$2" </dev/null'
@@ -84,14 +88,29 @@ class Program:
     connection: Connection
     binary: Path
 
-    async def export(self, session_id: str, target: Path) -> Transcript:
-        """Export a session into a file and return it parsed. Raises UnknownNameError, IntegrityError."""
-        completed = await self._call(_EXPORT, checked_id(session_id), str(target))
+    async def export(
+        self, session_id: str, target: Path, *, each: Callable[[Message], Message] = transcripts.as_it_is
+    ) -> Transcript:
+        """Export a session into a file and return it parsed, `each` as in `transcripts.read`.
+
+        Raises UnknownNameError, IntegrityError.
+        """
+        checked_id(session_id)
+        await asyncio.to_thread(target.unlink, missing_ok=True)
+        read = await self._read("export", session_id, _absolute(target), "")
+        # What shuts OpenCode in may have let the reader write to a file system of its own.
+        if read is None or not await asyncio.to_thread(target.exists):
+            await self._export(session_id, target)
+        return await asyncio.to_thread(
+            transcripts.read, lambda: chunks_of(target, size=transcripts.PIECE_BYTES), each=each
+        )
+
+    async def _export(self, session_id: str, target: Path) -> None:
+        completed = await self._call(_EXPORT, session_id, str(target))
         if completed.exit_status != 0 and b"Session not found" in completed.stderr:
             # Said of every failure, also of one to read a session that is there (OpenCode 1.18): ask the database.
             await self.session(session_id)
         self._expect_success("opencode export", completed)
-        return await asyncio.to_thread(lambda: transcripts.parse(target.read_bytes()))
 
     async def import_(self, source: Path, session_id: str, directory: Path) -> None:
         """Import a transcript file in this directory. Says nothing about what arrived: export and compare."""
@@ -153,11 +172,15 @@ class Program:
         return completed.stdout.decode(errors="replace").strip() or None
 
     async def query(self, statement: str) -> list[dict[str, Any]]:
-        """Run one statement on OpenCode's database. Values in it must have been checked against a grammar."""
+        """Ask OpenCode's database by one statement. Values in it must have been checked against a grammar."""
+        read = await self._read("rows", "json", statement)
+        return await self._command(statement) if read is None else _rows_of(read)
+
+    async def _command(self, statement: str) -> list[dict[str, Any]]:
+        """Have OpenCode itself run a statement, which may write."""
         completed = await self._call(_QUERY, statement)
         self._expect_success("opencode db", completed)
-        with _understood():
-            return _rows(json.loads(completed.stdout.strip() or b"[]"))
+        return _rows_of(completed.stdout)
 
     async def put_todos(self, session_id: str, todos: Sequence[Todo], now_ms: int) -> None:
         """Replace the session's todos. Rows are overwritten before surplus ones go: none is missing meanwhile."""
@@ -167,8 +190,13 @@ class Program:
             for place, todo in enumerate(todos)
         ]
         for batch in _batches(rows, STATEMENT_LIMIT_BYTES):
-            await self.query(f"insert or replace into todo ({_TODO_COLUMNS}) values {', '.join(batch)}")
-        await self.query(f"delete from todo where session_id = {one} and position >= {len(todos)}")
+            await self._command(f"insert or replace into todo ({_TODO_COLUMNS}) values {', '.join(batch)}")
+        await self._command(f"delete from todo where session_id = {one} and position >= {len(todos)}")
+
+    async def _read(self, *words: str) -> bytes | None:
+        """Return what the reader prints; None where it refuses, or is none, and OpenCode's command is to be asked."""
+        completed = await self._call(f"{reader_script()}\n{_READ}", *words)
+        return completed.stdout if completed.exit_status == DONE else None
 
     async def _call(self, script: str, *values: str) -> Completed:
         return await self.connection.run(script, str(self.binary), *values, timeout_s=COMMAND_TIMEOUT_S)
@@ -215,11 +243,20 @@ def checked_id(session_id: str) -> str:
     return session_id
 
 
+def _absolute(path: Path) -> str:
+    return str(path.absolute())
+
+
 def literal(text: str) -> str:
     """Write a text as an SQL string literal."""
     if "\0" in text:
         raise ValueError("a NUL byte cannot stand in a query")
     return "'" + text.replace("'", "''") + "'"
+
+
+def _rows_of(answer: bytes) -> list[dict[str, Any]]:
+    with _understood():
+        return _rows(json.loads(answer.strip() or b"[]"))
 
 
 def _rows(answer: Any) -> list[dict[str, Any]]:

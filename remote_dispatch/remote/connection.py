@@ -70,8 +70,17 @@ class Connection(Protocol):
         """The host's public name, or `this machine`."""
         ...
 
-    def warm(self) -> None:
-        """Begin, in the background, what the first upload would wait for. Calling it again does nothing."""
+    def warm(self, script: str = "", *values: str) -> None:
+        """Begin, in the background, what the first upload would wait for. Calling it again does nothing.
+
+        A `script` is started as well, and waits on its stdin until `converse` is called with the same words: that saves
+        the start of a command there. It is given up where the host allows few sessions at once; it must end by itself
+        when its stdin ends, and have done nothing until then.
+        """
+        ...
+
+    def rest(self, *, is_resting: bool) -> None:
+        """While resting, ask for no sign of life: whoever reads a script that gives some notices a dead link."""
         ...
 
     async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - subprocess's own word
@@ -98,6 +107,7 @@ class Connection(Protocol):
         timeout_s: float,
         is_resumed: bool = False,
         on_sent: Callable[[int], None] | None = None,
+        on_gone: Callable[[], None] | None = None,
     ) -> None:
         """Put files into a directory (absolute), making it and the subdirectories that the names need.
 
@@ -111,6 +121,9 @@ class Connection(Protocol):
 
         `on_sent` is told of each piece that arrived, in bytes, and over SSH of what `is_resumed` found there. Where one
         way of sending fails and another one starts over, the sum is larger than the files.
+
+        `on_gone` is told when everything is on its way and nothing of ours has to be waited for any more: what is sent
+        from then on arrives later. It may not be told at all, and what was told may still fail.
         """
         ...
 

@@ -45,8 +45,11 @@ class LocalConnection:
         """Always `this machine`."""
         return NAME
 
-    def warm(self) -> None:
-        """Nothing needs to be opened here."""
+    def warm(self, script: str = "", *values: str) -> None:
+        """Nothing needs to be opened here. See `Connection.warm`."""
+
+    def rest(self, *, is_resting: bool) -> None:
+        """Nothing is asked for here."""
 
     async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - the contract's word
         """Run a script to its end; its process group is killed when the deadline passes. See `Connection.run`."""
@@ -86,6 +89,7 @@ class LocalConnection:
         timeout_s: float,
         is_resumed: bool = False,  # noqa: ARG002 - the contract's word; a copy within one machine starts over
         on_sent: Callable[[int], None] | None = None,
+        on_gone: Callable[[], None] | None = None,  # noqa: ARG002 - the contract's word; here nothing is on its way
     ) -> None:
         """Copy files into a directory. See `Connection.upload`."""
         names = {name: checked_name(name) for name in files}

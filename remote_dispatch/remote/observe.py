@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import asyncssh
@@ -15,7 +15,6 @@ from remote_dispatch.remote import ssh_errors
 from remote_dispatch.remote.bootstrap import command_line, opening
 from remote_dispatch.remote.ssh import connect
 from remote_dispatch.remote.ssh_sessions import Sessions
-from remote_dispatch.remote.trail import Trail
 from remote_dispatch.text import clean, mask_addresses
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from remote_dispatch.model import Host
     from remote_dispatch.remote.connection import Connection
+    from remote_dispatch.remote.trail import Trail
 
 _NOISE_LIMIT_BYTES = 1_000_000
 _SFTP_S = 10.0
@@ -60,16 +60,19 @@ class FirstWords:
 class Observation:
     """How far it came. `error` is what ended it before a login; `connection` is open while the caller's stack is."""
 
-    trail: Trail = field(default_factory=Trail)
+    trail: Trail
     error: RemoteDispatchError | None = None
     connection: Connection | None = None
     words: FirstWords | None = None
     has_sftp: bool | None = None
 
 
-async def observe(host: Host, stack: AsyncExitStack, *, timeout_s: float) -> Observation:
-    """Connect, run one command, start SFTP and end it: each at most `timeout_s`, SFTP ten seconds. Raises nothing."""
-    seen = Observation()
+async def observe(host: Host, stack: AsyncExitStack, trail: Trail, *, timeout_s: float) -> Observation:
+    """Connect, run one command, start SFTP and end it: each at most `timeout_s`, SFTP ten seconds. Raises nothing.
+
+    How far the connection came so far can be seen in `trail` meanwhile.
+    """
+    seen = Observation(trail)
     try:
         seen.connection = await stack.enter_async_context(connect(host, timeout_s=timeout_s, trail=seen.trail))
     except RemoteDispatchError as error:
@@ -89,11 +92,12 @@ async def _first_words(link: asyncssh.SSHClientConnection, timeout_s: float) -> 
     try:
         async with (
             asyncio.timeout(timeout_s),
-            Sessions(link, _no_sftp).start(command_line(marker, _SCRIPT, ())) as process,
+            Sessions(link, _nothing_to_give).start(
+                command_line(marker, _SCRIPT, ()), opening(marker, _SCRIPT, ())
+            ) as process,
         ):
             # A shell that ends at once has closed it by now; what it said is still to be read.
             with contextlib.suppress(asyncssh.Error, OSError):
-                process.stdin.write(opening(marker, _SCRIPT, ()))
                 process.stdin.write_eof()
             try:
                 await asyncio.gather(_collect(process.stdout, out), _collect(process.stderr, error))
@@ -131,7 +135,7 @@ async def _collect(stream: asyncssh.SSHReader[bytes], into: bytearray) -> None:
             raise _TooLoudError
 
 
-async def _no_sftp() -> bool:
+async def _nothing_to_give() -> bool:
     return False
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 from remote_dispatch.remote import known_hosts, ssh_errors
+from remote_dispatch.remote.handshakes import turn
 from remote_dispatch.remote.ssh_config import Target, resolve
 from remote_dispatch.remote.ssh_connection import SshConnection
 from remote_dispatch.remote.ssh_keys import KeyRing, kind_of
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     Link = asyncssh.SSHClientConnection
 
-_KEEPALIVE_COUNT = 3
 _LOGIN_S = 30
 _ATTEMPTS = 7
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.15, 2.0
@@ -58,7 +58,8 @@ async def connect(
     """Open a connection, at most `timeout_s` for all hops and attempts together, and close it at the end.
 
     A host that says nothing is asked every `keepalive_s` for a sign of life; after three without an answer, so after
-    four times as long, the connection counts as lost. A `trail` is filled with how far it came.
+    four times as long, the connection counts as lost, and with it every hop on the way. A `trail` is filled with how
+    far it came.
     Nothing is ever asked: a key that needs a passphrase must be in the agent, an unknown host key is refused.
     Raises ConfigurationError, HostUnreachableError, AuthenticationError, HostKeyError, LoginError.
     """
@@ -68,10 +69,10 @@ async def connect(
     async with contextlib.AsyncExitStack() as stack:
         try:
             async with asyncio.timeout(timeout_s):
-                trail.link = await _through_jumps(target, stack, keepalive_s, trail)
+                trail.link = await _through_jumps(target, stack, trail)
         except TimeoutError as error:
             raise ssh_errors.late(host.name) from error
-        yield await stack.enter_async_context(SshConnection(host.name, trail.link))
+        yield await stack.enter_async_context(SshConnection(host.name, trail.link, keepalive_s))
 
 
 async def resolved(host: Host) -> Target:
@@ -82,12 +83,11 @@ async def resolved(host: Host) -> Target:
     return target
 
 
-async def _through_jumps(target: Target, stack: contextlib.AsyncExitStack, keepalive_s: float, trail: Trail) -> Link:
+async def _through_jumps(target: Target, stack: contextlib.AsyncExitStack, trail: Trail) -> Link:
     tunnel: Link | None = None
     for hop in (*target.jumps, target):
         trail.hops.append(Hop(hop.name, is_jump_host=hop is not target))
         tunnel = await log_in(hop, tunnel, trail.hops[-1])
-        tunnel.set_keepalive(keepalive_s, _KEEPALIVE_COUNT)
         stack.push_async_callback(close, tunnel)
     assert tunnel is not None
     return tunnel
@@ -162,7 +162,7 @@ async def _patiently(client: _Client, tunnel: Link | None, algorithms: Sequence[
     """Connect; a server that hangs up before the login (sshd's MaxStartups) is tried again."""
     for attempt in range(1, _ATTEMPTS):
         try:
-            return await _once(client, tunnel, algorithms)
+            return await _in_turn(client, tunnel, algorithms)
         except (asyncssh.ConnectionLost, ConnectionResetError) as error:
             if client.is_logged_in or (not algorithms and client.other_algorithms(error)):
                 raise
@@ -170,7 +170,12 @@ async def _patiently(client: _Client, tunnel: Link | None, algorithms: Sequence[
             logger.debug("%s: hung up before the login, attempt %d", client.target.name, attempt)
             pause_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
             await asyncio.sleep(random.uniform(0.5, 1) * pause_s)  # noqa: S311 - jitter, no secret
-    return await _once(client, tunnel, algorithms)
+    return await _in_turn(client, tunnel, algorithms)
+
+
+async def _in_turn(client: _Client, tunnel: Link | None, algorithms: Sequence[str]) -> Link:
+    async with turn(client.target.host, client.target.port):
+        return await _once(client, tunnel, algorithms)
 
 
 async def _once(client: _Client, tunnel: Link | None, algorithms: Sequence[str]) -> Link:

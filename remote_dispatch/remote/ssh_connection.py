@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import re
 import secrets
+from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncssh
 
@@ -27,20 +28,34 @@ OUTPUT_LIMIT_BYTES = 64_000_000
 _PIECE_BYTES = 65536
 _SFTP_START_S = 10
 _OPEN_S = 60
+_KEEPALIVE_COUNT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Spare:
+    """A script that was started before it is needed."""
+
+    words: tuple[str, ...]
+    marker: str
+    starting: asyncio.Task[asyncssh.SSHClientProcess[bytes]]
 
 
 class SshConnection:
     """One open connection. `link` is asyncssh's; entering and leaving the context opens nothing and closes SFTP."""
 
-    def __init__(self, name: str, link: asyncssh.SSHClientConnection) -> None:
+    def __init__(self, name: str, link: asyncssh.SSHClientConnection, keepalive_s: float = 0.0) -> None:
+        """Without an answer to three questions, `keepalive_s` apart, the link counts as lost; 0 asks none."""
         self._name = name
         self._link = link
-        self._sessions = Sessions(link, self._give_sftp_away)
+        self._keepalive_s = keepalive_s
+        self.rest(is_resting=False)
+        self._sessions = Sessions(link, self._give_away)
         self._sftp: asyncio.Task[asyncssh.SFTPClient] | None = None
         self._sftp_users = 0
         self._is_sftp_idle = asyncio.Event()
         self._is_sftp_idle.set()
         self._is_without_sftp = False
+        self._spare: _Spare | None = None
 
     def __repr__(self) -> str:
         return f"SshConnection({self._name!r})"
@@ -49,6 +64,9 @@ class SshConnection:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._spare is not None:
+            # What has started ends with the connection.
+            self._spare.starting.cancel()
         if self._sftp is None:
             return
         self._sftp.cancel()
@@ -59,6 +77,12 @@ class SshConnection:
     def name(self) -> str:
         """The host's public name."""
         return self._name
+
+    def rest(self, *, is_resting: bool) -> None:
+        """Switch the keepalive off and on. See `Connection.rest`."""
+        # The timer of a link that is lost would go on for ever (asyncssh 2.24).
+        if not self._link.is_closed():
+            self._link.set_keepalive(0.0 if is_resting else self._keepalive_s, _KEEPALIVE_COUNT)
 
     async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - the contract's word
         """Run a script to its end. See `Connection.run`.
@@ -84,7 +108,9 @@ class SshConnection:
         """Start a script and talk with it. See `Connection.converse`; raises as `open`."""
         async with contextlib.AsyncExitStack() as stack:
             async with self._deadline("the start of a command", _OPEN_S):
-                duplex = await stack.enter_async_context(self._conversing(script, values))
+                duplex = await self._kept_ready(stack, (script, *values))
+                if duplex is None:
+                    duplex = await stack.enter_async_context(self._conversing(script, values))
             yield duplex
 
     async def upload(
@@ -95,6 +121,7 @@ class SshConnection:
         timeout_s: float,
         is_resumed: bool = False,
         on_sent: Callable[[int], None] | None = None,
+        on_gone: Callable[[], None] | None = None,
     ) -> None:
         """Put files into a directory, by SFTP or else through the shell. See `Connection.upload`."""
         names = ssh_files.checked(files)
@@ -102,7 +129,8 @@ class SshConnection:
             try:
                 with self._translated():
                     async with self._files() as sftp:
-                        await ssh_files.put(sftp, directory, names, is_resumed=is_resumed, on_sent=on_sent)
+                        news = ssh_files.News(on_sent or ssh_files.tell_nobody, on_gone)
+                        await ssh_files.put(sftp, directory, names, news, is_resumed=is_resumed)
             except ssh_files.SFTP_FAILED:
                 await self._upload_by_shell(directory, names, is_resumed=is_resumed, on_sent=on_sent)
 
@@ -127,11 +155,50 @@ class SshConnection:
         """Let a port here lead to one there. See `Connection.forward`."""
         return ssh_streams.forwarded(self._name, self._link, port)
 
-    def warm(self) -> None:
-        """Open SFTP in the background: four round trips that need not be waited for later."""
+    def warm(self, script: str = "", *values: str) -> None:
+        """Open SFTP in the background: four round trips that need not be waited for later. See `Connection.warm`."""
         if self._sftp is None and not self._is_without_sftp:
             self._sftp = asyncio.create_task(_start_sftp(self._link))
             self._sftp.add_done_callback(_look_at)
+        if script and self._spare is None:
+            marker = secrets.token_hex(12)
+            command, first = command_line(marker, script, values), opening(marker, script, values)
+            starting = asyncio.create_task(self._sessions.try_once(command, first))
+            starting.add_done_callback(_look_at)
+            self._spare = _Spare((script, *values), marker, starting)
+
+    async def _kept_ready(self, stack: contextlib.AsyncExitStack, words: tuple[str, ...]) -> SshDuplex | None:
+        """Take over the script that was started with these words; None where it was not, or has ended."""
+        spare = self._spare
+        if spare is None or spare.words != words:
+            return None
+        self._spare = None
+        try:
+            process = await spare.starting
+        except (asyncssh.Error, OSError):
+            return None
+        if process.channel.is_closing():
+            return None
+        stack.enter_context(self._sessions.adopted())
+        stack.callback(process.close)
+        return SshDuplex(self._name, self._link, process, spare.marker)
+
+    async def _give_away(self) -> bool:
+        """Close what is kept ready, else SFTP, and say whether that freed a session."""
+        return await self._drop_spare() or await self._give_sftp_away()
+
+    async def _drop_spare(self) -> bool:
+        spare, self._spare = self._spare, None
+        if spare is None:
+            return False
+        try:
+            async with asyncio.timeout(_SFTP_START_S):
+                process = await spare.starting
+                process.close()
+                await process.wait_closed()
+        except (asyncssh.Error, OSError):
+            return False
+        return True
 
     @contextlib.asynccontextmanager
     async def _files(self) -> AsyncIterator[asyncssh.SFTPClient]:
@@ -240,8 +307,8 @@ class SshConnection:
         command, first = command_line(marker, script, values), opening(marker, script, values)
         async with contextlib.AsyncExitStack() as stack:
             with self._translated():
-                process = await stack.enter_async_context(self._sessions.start(command))
-            feeding = asyncio.create_task(_feed(process, first, pieces))
+                process = await stack.enter_async_context(self._sessions.start(command, first))
+            feeding = asyncio.create_task(_feed(process, pieces))
             try:
                 yield SshChannel(self._name, self._link, process, marker)
             finally:
@@ -255,12 +322,11 @@ class SshConnection:
     async def _conversing(self, script: str, values: tuple[str, ...]) -> AsyncIterator[SshDuplex]:
         marker = secrets.token_hex(12)
         async with contextlib.AsyncExitStack() as stack:
+            command, first = command_line(marker, script, values), opening(marker, script, values)
             with self._translated():
-                process = await stack.enter_async_context(self._sessions.start(command_line(marker, script, values)))
-            duplex = SshDuplex(self._name, self._link, process, marker)
+                process = await stack.enter_async_context(self._sessions.start(command, first))
             try:
-                await duplex.write(opening(marker, script, values))
-                yield duplex
+                yield SshDuplex(self._name, self._link, process, marker)
             finally:
                 process.close()
 
@@ -363,10 +429,8 @@ class SshDuplex(SshChannel):
             self._process.stdin.write_eof()
 
 
-async def _feed(process: asyncssh.SSHClientProcess[bytes], first: bytes, pieces: Iterable[bytes]) -> None:
+async def _feed(process: asyncssh.SSHClientProcess[bytes], pieces: Iterable[bytes]) -> None:
     """Write everything and close. A script that ends without reading it all is no error; an unreadable source is."""
-    if not await _write(process, first):
-        return
     try:
         for piece in pieces:
             if not await _write(process, piece):
@@ -398,8 +462,8 @@ async def _start_sftp(link: asyncssh.SSHClientConnection) -> asyncssh.SFTPClient
         raise asyncssh.SFTPFailure("the subsystem did not start") from error
 
 
-def _look_at(task: asyncio.Task[asyncssh.SFTPClient]) -> None:
-    """Retrieve an exception: whoever waits for SFTP meets it again."""
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Retrieve an exception: whoever waits for the result meets it again."""
     if not task.cancelled():
         task.exception()
 

@@ -10,7 +10,7 @@ import contextlib
 import re
 from collections import deque
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast
 
 import asyncssh
 
@@ -32,7 +32,7 @@ from remote_dispatch.remote.files import (
 from remote_dispatch.remote.ssh_errors import REDACTION
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path, PurePosixPath
     from typing import Protocol
 
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
         def stderr(self) -> AsyncIterator[bytes]: ...
         async def wait(self) -> int: ...
 
+
+T = TypeVar("T")
 
 __all__ = [
     "BLOCK_BYTES",
@@ -51,6 +53,7 @@ __all__ = [
     "SFTP_FAILED",
     "SIZES",
     "Bounds",
+    "News",
     "all_of",
     "checked",
     "chunks_of",
@@ -62,6 +65,7 @@ __all__ = [
     "put",
     "save",
     "size_of",
+    "tell_nobody",
     "told",
 ]
 
@@ -103,6 +107,8 @@ size=$(wc -c <"$1") || exit 1
 exec tail -c "+$(($3 + 1))" <"$1"
 """
 _OPEN_FILES = 16
+_NEW = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
+_PRIVATE = asyncssh.SFTPAttrs(permissions=0o600)
 _CLOSE_S = 1
 
 
@@ -124,23 +130,50 @@ def is_large(source: bytes | Path) -> bool:
     return size_of(source) > LARGE_BYTES
 
 
+@dataclass(frozen=True, slots=True)
+class News:
+    """Who is told how an upload goes on: of the bytes of each piece that arrived, and when all is on its way."""
+
+    on_sent: Callable[[int], None]
+    on_gone: Callable[[], None] | None = None
+
+
 async def put(
     sftp: asyncssh.SFTPClient,
     directory: PurePosixPath,
     files: Mapping[PurePosixPath, bytes | Path],
+    news: News,
     *,
     is_resumed: bool = False,
-    on_sent: Callable[[int], None] | None = None,
 ) -> None:
     """Write files below a directory: 0600 from their first byte, beside, then renamed. Raises asyncssh's SFTPError.
 
     With `is_resumed` a large file that is there is left alone, and a part of one is continued. `on_sent` is told of
     each block that arrived, and of what was there.
     """
-    tell = on_sent or _tell_nobody
-    await _make_all(sftp, directory)
-    for parent in parents_of(files):
-        await _make(sftp, directory / parent)
+    if _is_little(files):
+        try:
+            return await _put_at_once(sftp, directory, files, news)
+        except asyncssh.SFTPError:
+            pass  # What stood in the way, or a server that keeps no order: step by step it is found out.
+    await _make_all(sftp, _places(directory, files))
+    return await _put_each(sftp, directory, files, news, is_resumed=is_resumed)
+
+
+def _is_little(files: Mapping[PurePosixPath, bytes | Path]) -> bool:
+    return len(files) <= _OPEN_FILES and sum(map(size_of, files.values())) <= LARGE_BYTES
+
+
+async def _put_each(
+    sftp: asyncssh.SFTPClient,
+    directory: PurePosixPath,
+    files: Mapping[PurePosixPath, bytes | Path],
+    news: News,
+    *,
+    is_resumed: bool,
+) -> None:
+    """Write files, each step of each when the one before it was answered."""
+    tell = news.on_sent
     limit = asyncio.Semaphore(_OPEN_FILES)
 
     async def one(name: PurePosixPath, source: bytes | Path) -> None:
@@ -157,34 +190,89 @@ async def put(
     await all_of([one(name, source) for name, source in files.items()])
 
 
-def _tell_nobody(_: int) -> None:
-    pass
+async def _put_at_once(
+    sftp: asyncssh.SFTPClient, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path], news: News
+) -> None:
+    """Write a few small files in two round trips: one to make and open all, one for the rest.
+
+    OpenSSH's server does one thing after the other. Where another one does not, something fails, or the files are whole
+    all the same.
+    """
+    blocks = {str(directory / name): [*chunks_of(source, 0, BLOCK_BYTES)] for name, source in files.items()}
+    made = asyncio.gather(*(_mkdir(sftp, one) for one in _places(directory, files)), return_exceptions=True)
+    opened = await _every(_new(sftp, path + PART) for path in blocks)
+    await made
+    steps = [
+        asyncio.ensure_future(step)
+        for file, path in zip(opened, blocks, strict=True)
+        for step in _rest_of(sftp, file, path, blocks[path], news.on_sent)
+    ]
+    # Each of them sends what it has to say in its first step.
+    await asyncio.sleep(0)
+    if news.on_gone:
+        news.on_gone()
+    await _every(steps)
+
+
+def _new(sftp: asyncssh.SFTPClient, path: str) -> Awaitable[asyncssh.SFTPClientFile]:
+    return sftp.open(path, _NEW, attrs=_PRIVATE, encoding=None, block_size=0)
+
+
+def _rest_of(
+    sftp: asyncssh.SFTPClient,
+    file: asyncssh.SFTPClientFile,
+    path: str,
+    blocks: Sequence[bytes],
+    tell: Callable[[int], None],
+) -> Iterator[Awaitable[None]]:
+    """Yield all that is to be done with an open file, in this order."""
+    for number, block in enumerate(blocks):
+        yield _write_block(file, block, number * BLOCK_BYTES, tell)
+    yield file.setstat(_PRIVATE)
+    yield file.close()
+    yield sftp.posix_rename(path + PART, path)
+
+
+async def _write_block(file: asyncssh.SFTPClientFile, block: bytes, offset: int, tell: Callable[[int], None]) -> None:
+    await file.write(block, offset)
+    tell(len(block))
+
+
+async def _every(jobs: Iterable[Awaitable[T]]) -> list[T]:
+    """Return all results, once all have ended. Raises the first error."""
+    done = await asyncio.gather(*jobs, return_exceptions=True)
+    for one in done:
+        if isinstance(one, BaseException):
+            raise one
+    return cast("list[T]", done)
+
+
+def tell_nobody(_: int) -> None:
+    """Let a piece arrive unheard."""
 
 
 async def _put_one(
     sftp: asyncssh.SFTPClient, path: str, source: bytes | Path, start: int, tell: Callable[[int], None]
 ) -> None:
-    private = asyncssh.SFTPAttrs(permissions=0o600)
-    async with _opened(await (_continued(sftp, path, private) if start else _begun(sftp, path, private))) as file:
+    async with _opened(await (_continued(sftp, path) if start else _begun(sftp, path))) as file:
         # A part that an earlier try left keeps its mode: say it again.
-        await file.setstat(private)
+        await file.setstat(_PRIVATE)
         tell(start)
         await _write(file, source, start, tell)
     await sftp.posix_rename(path + PART, path)
 
 
-async def _continued(sftp: asyncssh.SFTPClient, path: str, private: asyncssh.SFTPAttrs) -> asyncssh.SFTPClientFile:
-    return await sftp.open(path + PART, "r+b", attrs=private)
+async def _continued(sftp: asyncssh.SFTPClient, path: str) -> asyncssh.SFTPClientFile:
+    return await sftp.open(path + PART, "r+b", attrs=_PRIVATE)
 
 
-async def _begun(sftp: asyncssh.SFTPClient, path: str, private: asyncssh.SFTPAttrs) -> asyncssh.SFTPClientFile:
+async def _begun(sftp: asyncssh.SFTPClient, path: str) -> asyncssh.SFTPClientFile:
     """A new file: what stands at its name, perhaps a link to somewhere else, is removed and never written through."""
-    new = asyncssh.FXF_WRITE | asyncssh.FXF_CREAT | asyncssh.FXF_EXCL
     try:
-        return await sftp.open(path + PART, new, attrs=private, encoding=None)
+        return await _new(sftp, path + PART)
     except asyncssh.SFTPError:
         await _remove(sftp, path + PART)
-        return await sftp.open(path + PART, new, attrs=private, encoding=None)
+        return await _new(sftp, path + PART)
 
 
 @contextlib.asynccontextmanager
@@ -227,20 +315,33 @@ async def _remove(sftp: asyncssh.SFTPClient, path: str) -> None:
         await sftp.remove(path)
 
 
-async def _make_all(sftp: asyncssh.SFTPClient, directory: PurePosixPath) -> None:
-    if await sftp.isdir(str(directory)):
-        return
-    if directory.parent != directory:
-        await _make_all(sftp, directory.parent)
-    await _make(sftp, directory)
+def _places(directory: PurePosixPath, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """Return every directory that these files need, outer ones first."""
+    return [*list(directory.parents)[-2::-1], directory, *(directory / parent for parent in parents_of(files))]
+
+
+async def _make_all(sftp: asyncssh.SFTPClient, directories: Sequence[PurePosixPath]) -> None:
+    """Make directories, in one round trip where nothing stands in the way; those that are there are refused."""
+    makes = asyncio.gather(*(_mkdir(sftp, one) for one in directories), return_exceptions=True)
+    are_there = await _every(sftp.isdir(str(one)) for one in directories)
+    await makes
+    if not all(are_there):
+        for one in directories:
+            await _make(sftp, one)
 
 
 async def _make(sftp: asyncssh.SFTPClient, directory: PurePosixPath) -> None:
+    if await sftp.isdir(str(directory)):
+        return
     try:
-        await sftp.mkdir(str(directory), asyncssh.SFTPAttrs(permissions=0o700))
+        await _mkdir(sftp, directory)
     except asyncssh.SFTPError:
         if not await sftp.isdir(str(directory)):
             raise
+
+
+def _mkdir(sftp: asyncssh.SFTPClient, directory: PurePosixPath) -> Coroutine[Any, Any, None]:
+    return sftp.mkdir(str(directory), asyncssh.SFTPAttrs(permissions=0o700))
 
 
 async def get(

@@ -1,7 +1,7 @@
 """How many sessions one connection may have at once: ours to begin with, fewer once the host has refused one.
 
-sshd's MaxSessions cannot be asked for. A refused session waits until another one has ended; SFTP, which holds one for
-as long as it is open, gives its own away.
+sshd's MaxSessions cannot be asked for. A refused session waits until another one has ended; what is only kept ready,
+and SFTP, which holds one for as long as it is open, give theirs away.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import asyncssh
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
     Process = asyncssh.SSHClientProcess[bytes]
 
@@ -28,10 +28,10 @@ _PATIENCE_S = 20.0
 class Sessions:
     """The sessions of one connection. `allowed` is how many there may be at once, as far as it is known."""
 
-    def __init__(self, link: asyncssh.SSHClientConnection, give_sftp_away: Callable[[], Awaitable[bool]]) -> None:
-        """`give_sftp_away` closes SFTP once nobody uses it, and says whether it was open."""
+    def __init__(self, link: asyncssh.SSHClientConnection, give_away: Callable[[], Awaitable[bool]]) -> None:
+        """`give_away` closes what is kept ready, or SFTP once nobody uses it, and says whether that freed a session."""
         self._link = link
-        self._give_sftp_away = give_sftp_away
+        self._give_away = give_away
         self._taken = 0
         self._open = 0
         self._waiting: list[asyncio.Future[None]] = []
@@ -49,8 +49,8 @@ class Sessions:
         return f"the host allows {number}"
 
     @contextlib.asynccontextmanager
-    async def start(self, command: str) -> AsyncIterator[Process]:
-        """Start a command as soon as there is a session for it.
+    async def start(self, command: str, first: bytes) -> AsyncIterator[Process]:
+        """Start a command, with what its stdin begins with, as soon as there is a session for it.
 
         Raises ChannelOpenError when the host refuses even the only one, or the connection is lost.
         """
@@ -58,7 +58,7 @@ class Sessions:
         while process is None:
             await self._take()
             try:
-                process = await self._opened(command)
+                process = await self._opened(command, first)
                 if process is None:
                     self.allowed = max(1, min(self.allowed, self._open))
                     continue
@@ -69,6 +69,27 @@ class Sessions:
                     self._open -= 1
             finally:
                 self._give()
+
+    async def try_once(self, command: str, first: bytes) -> Process:
+        """Start a command that may as well not be started; `adopted` counts it from when it is needed.
+
+        Its first word comes after three round trips: OpenSSH takes no byte on a channel that runs nothing yet.
+        """
+        process = await self._link.create_process(command, encoding=None)
+        with contextlib.suppress(OSError):
+            process.stdin.write(first)
+        return process
+
+    @contextlib.contextmanager
+    def adopted(self) -> Iterator[None]:
+        """Count a session that was opened before it was needed."""
+        self._taken += 1
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+            self._give()
 
     async def _take(self) -> None:
         while self._taken >= self.allowed:
@@ -86,27 +107,27 @@ class Sessions:
             if not turn.done():
                 turn.set_result(None)
 
-    async def _opened(self, command: str) -> Process | None:
+    async def _opened(self, command: str, first: bytes) -> Process | None:
         """Start it; None when others of ours hold all sessions that the host allows."""
-        while (process := await self._tried(command, _PAUSES_S)) is None:
-            if await self._give_sftp_away():
+        while (process := await self._tried(command, first, _PAUSES_S)) is None:
+            if await self._give_away():
                 continue
-            return None if self._taken > 1 else await self._patiently(command)
+            return None if self._taken > 1 else await self._patiently(command, first)
         return process
 
-    async def _tried(self, command: str, pauses_s: tuple[float, ...]) -> Process | None:
+    async def _tried(self, command: str, first: bytes, pauses_s: tuple[float, ...]) -> Process | None:
         """Start a session. sshd frees one a moment after it ended, so a refusal is tried again."""
         for pause_s in pauses_s:
             try:
-                return await self._link.create_process(command, encoding=None)
+                return await self.try_once(command, first)
             except asyncssh.ChannelOpenError as error:
                 if self._link.is_closed() or error.code == asyncssh.OPEN_REQUEST_SESSION_FAILED:
                     raise
             await asyncio.sleep(pause_s)
         return None
 
-    async def _patiently(self, command: str) -> Process:
+    async def _patiently(self, command: str, first: bytes) -> Process:
         tries = int(_PATIENCE_S / _LONGEST_PAUSE_S)
-        if (process := await self._tried(command, (_LONGEST_PAUSE_S,) * tries)) is not None:
+        if (process := await self._tried(command, first, (_LONGEST_PAUSE_S,) * tries)) is not None:
             return process
-        return await self._link.create_process(command, encoding=None)
+        return await self.try_once(command, first)

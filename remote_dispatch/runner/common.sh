@@ -95,6 +95,12 @@ pause() {
   sleep 0.2 2>/dev/null || sleep 1
 }
 
+# nap: a short pause, for what is only a test of files; `naps` counts them, and a longer one as so many.
+naps=0
+nap() {
+  if sleep 0.03 2>/dev/null; then naps=$((naps + 1)); else sleep 1; naps=$((naps + 30)); fi
+}
+
 size_of() {
   if [ -f "$1" ]; then wc -c <"$1" | tr -d ' '; else echo 0; fi
 }

@@ -9,12 +9,24 @@ export_one() {
   try_export "$1" "$2" || return 1
 }
 
-# The part of FILE holds the whole export. Status 0 proves nothing: a full disk leaves a cut file.
+# The part of FILE holds the whole export, packed beside it. A status proves nothing: a full disk leaves a cut file, and
+# what shuts OpenCode in may have let the reader write to a file system of its own.
 try_export() {
+  rm -f "$2.$part" "$2.gz.$part"
+  read_status=0
+  bounded "$EXPORT_LIMIT_S" reader export "$1" "$2.$part" "$2.gz.$part" >/dev/null 2>&1 || read_status=$?
+  [ "$read_status" -ne "$READER_DONE" ] || ! is_export_whole "$2" || return 0
+  pack_export "$1" "$2" && is_export_whole "$2"
+}
+
+pack_export() {
   bounded "$EXPORT_LIMIT_S" opencode --pure export "$1" >"$2.$part" 2>/dev/null || return
-  [ "$(tail -c 2 "$2.$part" | tr -d '\n')" = '}' ] || return 1
-  grep -oE 'tool-output/tool_[A-Za-z0-9]+' "$2.$part" >>"$run/references"
   gzip -1 -c "$2.$part" >"$2.gz.$part"
+}
+
+is_export_whole() {
+  [ -s "$1.gz.$part" ] && [ "$(tail -c 2 "$1.$part" | tr -d '\n')" = '}' ] || return 1
+  grep -oE 'tool-output/tool_[A-Za-z0-9]+' "$1.$part" >>"$run/references" || :
 }
 
 export_session() {
@@ -39,8 +51,15 @@ place_back() {
 }
 
 export_child() {
-  export_one "$1" "$run/back-children/$1.json" &&
-    mv -f "$run/back-children/$1.json.gz.$part" "$run/back-children/$1.json.gz"
+  export_one "$1" "$run/back-children/$1.json" && place_child "$1"
+  drop_child "$1"
+}
+
+place_child() {
+  mv -f "$run/back-children/$1.json.gz.$part" "$run/back-children/$1.json.gz"
+}
+
+drop_child() {
   rm -f "$run/back-children/$1.json.$part" "$run/back-children/$1.json.gz.$part"
 }
 
@@ -51,9 +70,30 @@ changed_children() {
     $1 == "session" && $2 != session && !($0 in known) && $2 ~ /^ses_[A-Za-z0-9]+$/ { print $2 }' "$run/before.tsv" "$run/after.tsv"
 }
 
-# Two at a time: each export takes some hundred megabytes of memory.
 export_children() {
   changed_children >"$run/back-children.$part" && mv -f "$run/back-children.$part" "$run/back-children.txt"
+  [ -s "$run/back-children.txt" ] || return 0
+  read_children && return 0
+  rm -f "$run"/back-children/*."$part" # what was read may have filled the disk
+  export_each_child
+}
+
+# All in one start.
+read_children() {
+  set --
+  while read -r id; do
+    set -- "$@" "$id" "$run/back-children/$id.json.$part" "$run/back-children/$id.json.gz.$part"
+  done <"$run/back-children.txt"
+  bounded "$EXPORT_LIMIT_S" reader export "$@" >/dev/null 2>&1
+  [ "$?" -eq "$READER_DONE" ] || return 1
+  while read -r id; do
+    is_export_whole "$run/back-children/$id.json" && place_child "$id" || return 1
+    drop_child "$id"
+  done <"$run/back-children.txt"
+}
+
+# Two at a time: each export takes some hundred megabytes of memory.
+export_each_child() {
   while read -r first; do
     second=''
     read -r second || :
@@ -192,5 +232,5 @@ save_outcome() {
   print_outcome >"outcome.json.$part" || return 1
   sync "outcome.json.$part" 2>/dev/null || :
   reach outcome.written
-  mv -f "outcome.json.$part" outcome.json
+  mv -f "outcome.json.$part" outcome.json && wake_watchers
 }

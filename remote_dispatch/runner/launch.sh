@@ -1,5 +1,8 @@
 # shellcheck shell=sh disable=SC2154 # common.sh assigns
-# launch RUN_DIRECTORY DEADLINE_S [recover]: starts the runner, detached, and prints `launched STATE` once that is known.
+# launch RUN_DIRECTORY DEADLINE_S [recover]: starts the runner, detached, and prints `launched STATE` once that is known,
+# and what the run directory shows then. With `-` for all values it waits until they come on stdin, a line each:
+# RUN_DIRECTORY, DEADLINE_S and PARCEL. With 1 for that a `parcel` (a gzipped tar of files of the run directory) is there,
+# or about to be: every file in it takes its place before anything else is looked at.
 # States: started, importing, held (another launch's runner is importing), ended, lost, absent (no such run directory),
 # damaged (a file differs from the manifest), recovering (a recovery holds the lock), failed (no runner came up).
 # With `recover` the runner only exports what OpenCode has of a run that was started and left no back-file. It starts
@@ -7,9 +10,17 @@
 # importing, recovering), and where nothing was started and nobody is at it (absent). A recovery that is over already is
 # `ended`, whether it could export or not.
 
+PARCEL_NAPS=500 # some fifteen seconds: it was sent before the values were
+
 report() {
   echo "launched $1"
+  print_status "${run:-$place}" brief
   exit 0
+}
+
+# Nothing follows the values: a `read` that takes more than its line does no harm.
+read_values() {
+  IFS= read -r place && IFS= read -r seconds && IFS= read -r is_parcel || exit 1
 }
 
 is_whole() {
@@ -55,23 +66,71 @@ notice_death() {
 
 await_runner() {
   deadline=$(($(date +%s) + $1))
+  naps=7 looks=0
   while :; do
     report_known_state
-    read_lock
-    notice_death
-    if [ "$(date +%s)" -ge "$deadline" ]; then
-      [ "$held" != yes ] || report_unless_ended "$2"
-      [ "$(date +%s)" -lt "$((deadline + 15))" ] || report_unless_ended failed
-    fi
-    pause
+    if [ "$naps" -ge 7 ]; then look_closely "$2"; fi
+    if [ "$looks" -lt 60 ]; then nap; else pause; naps=7; fi
   done
+}
+
+# What costs more than a test of files.
+look_closely() {
+  naps=0 looks=$((looks + 1))
+  read_lock
+  notice_death
+  [ "$(date +%s)" -ge "$deadline" ] || return 0
+  [ "$held" != yes ] || report_unless_ended "$1"
+  [ "$(date +%s)" -lt "$((deadline + 15))" ] || report_unless_ended failed
+}
+
+# Another launcher may have taken it already; then the manifest is there.
+await_parcel() {
+  naps=0
+  until enter "$place" && { [ -f parcel ] || [ -f manifest ] || [ -e outcome.json ]; }; do
+    [ "$naps" -lt "$PARCEL_NAPS" ] || return 0
+    nap
+  done
+}
+
+# Another launcher of the same dispatch, and a runner that it has started, only ever see whole files: each takes its
+# place by a rename. What is damaged, or cannot be unpacked here, the manifest shows.
+take_parcel() {
+  [ -f parcel ] || return 0
+  { [ ! -f manifest ] || ! is_whole; } || return 0
+  fresh=parcel.$$
+  mkdir "$fresh" && (cd "$fresh" && gzip -dc ../parcel | tar -xmof -) >/dev/null 2>&1 || return 0
+  for part in . children tool-output param param/env; do
+    settle "$fresh/$part" "$part"
+  done
+}
+
+settle() {
+  [ -d "$1" ] && mkdir -p "$2" || return 0
+  target=$2
+  shift_files "$1"/*
+}
+
+shift_files() {
+  for file do
+    shift
+    [ ! -f "$file" ] || set -- "$@" "$file"
+  done
+  [ "$#" -eq 0 ] || mv -f -- "$@" "$target/"
+}
+
+# What a broken upload left beside a variable would be taken for one.
+clear_parcel() {
+  rm -rf parcel parcel.* param/env/*.part
 }
 
 launch() {
   report_known_state
   read_lock
   [ "$held" != yes ] || await_runner "$1" held
+  take_parcel
   is_whole || report damaged
+  clear_parcel
   start_runner
   await_runner "$1" importing
 }
@@ -109,6 +168,8 @@ recover() {
   await_recovery
 }
 
-runner_pid='' deaths=0
-enter "$1" || report absent
-if [ "${3:-}" = recover ]; then recover "$2"; else launch "$2"; fi
+runner_pid='' deaths=0 place=${1:-} seconds=${2:-} is_parcel=''
+[ "$place" != - ] || read_values
+[ "$is_parcel" != 1 ] || await_parcel
+enter "$place" || report absent
+if [ "${3:-}" = recover ]; then recover "$seconds"; else launch "$seconds"; fi

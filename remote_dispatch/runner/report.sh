@@ -21,14 +21,13 @@ held_word() {
 }
 
 # Whether OpenCode lives is looked for only where nobody has seen its end.
-print_processes() {
-  echo "held $(held_word)"
-  if is_recovering; then echo "recovering yes"; else echo "recovering no"; fi
+print_opencode() {
   if [ -e started ] && ! has_ended && is_opencode_alive; then echo "opencode yes"; else echo "opencode no"; fi
 }
 
 print_contents() {
-  print_processes
+  echo "held $(held_word)"
+  if is_recovering; then echo "recovering yes"; else echo "recovering no"; fi
   echo "started $(is_there started)"
   echo "events_bytes $(size_of events.jsonl)"
   [ ! -f events.jsonl ] || echo "last_event_age_s $(($(date +%s) - $(modified events.jsonl)))"
@@ -37,10 +36,12 @@ print_contents() {
   [ ! -f outcome.json ] || echo "outcome_json $(head -c 4096 outcome.json | tr -d '\n')"
 }
 
+# print_status DIRECTORY [brief]: brief leaves out whether OpenCode lives, for which all processes are looked at.
 print_status() {
   echo "status begin"
   if enter "$1"; then
     echo "exists yes"
+    [ "${2:-}" = brief ] || print_opencode
     print_contents
   else
     echo "exists no"

@@ -1,4 +1,4 @@
-# shellcheck shell=sh disable=SC2034,SC2154,SC2329 # common.sh assigns, export.sh reads; traps call
+# shellcheck shell=sh disable=SC2034,SC2154,SC2329 # common.sh and reader.sh assign, export.sh reads; traps call
 # Runs one dispatch in its run directory, which is the current one: import, run, export, outcome. With the word
 # `recover` it only exports and writes the outcome; see recover.sh.
 # Nothing of it is built from values: they are read from `param/`. It never prints content.
@@ -89,10 +89,8 @@ read_params() {
 
 # --- processes
 
-# OpenCode in the environment of this dispatch; replaces the subshell that it is called in. The names are long because
-# the user's variables are set beside them.
-opencode() {
-  set -- "$binary" "$@"
+# What OpenCode gets from this dispatch. The names are long because the user's variables are set beside them.
+set_environment() {
   PWD=$(pwd -P)
   TMPDIR=$run/tmp
   export PWD TMPDIR
@@ -101,8 +99,22 @@ opencode() {
     remote_dispatch_value=$(cat "$remote_dispatch_file" && printf x)
     export "${remote_dispatch_file##*/}=${remote_dispatch_value%x}"
   done
+}
+
+# OpenCode in the environment of this dispatch; replaces the subshell that it is called in.
+opencode() {
+  set -- "$binary" "$@"
+  set_environment
   [ "$2" != --pure ] || stay_apart
   exec "$@"
+}
+
+# OpenCode's own runtime, which reads the database alone: see reader.sh. It replaces the subshell too.
+reader() {
+  set -- "$binary" -e "$READER" "$@"
+  set_environment
+  stay_apart
+  become_reader && exec "$@"
 }
 
 # OpenCode begins to install what plugin files need and, with --pure, ends without waiting for it (1.18): the lock that
@@ -235,9 +247,9 @@ import_all() {
 }
 
 # Writes one file of tab-separated rows about the session and all below it: `session id directory-in-hex messages parts
-# updated`, `todos JSON`, `database path`. One query, because each start of OpenCode takes more than a second.
+# updated`, `todos JSON`, `database path`.
 query() {
-  bounded "$QUERY_LIMIT_S" opencode --pure db --format tsv "
+  print_rows "
     with recursive tree(id) as (
       select id from session where id = '$session' union select s.id from session s join tree on s.parent_id = tree.id)
     select 'session' as kind, s.id as id, hex(s.directory) as directory,
@@ -248,7 +260,15 @@ query() {
       'status', status, 'priority', priority, 'position', position))
       from (select * from todo where session_id in tree order by session_id, position)), '', 0, 0, 0
     union all select 'database', file, '', 0, 0, 0 from pragma_database_list where name = 'main'
-  " >"$run/$1.$part" 2>/dev/null && mv -f "$run/$1.$part" "$run/$1"
+  " "$run/$1.$part" 2>/dev/null && mv -f "$run/$1.$part" "$run/$1"
+}
+
+# print_rows STATEMENT FILE: by the reader, or by OpenCode itself, each start of which takes about a second.
+print_rows() {
+  read_status=0
+  bounded "$QUERY_LIMIT_S" reader rows tsv "$1" >"$2" || read_status=$?
+  [ "$read_status" -ne "$READER_DONE" ] || return 0
+  bounded "$QUERY_LIMIT_S" opencode --pure db --format tsv "$1" >"$2"
 }
 
 # is_stored ID MESSAGES PARTS: whether `before.tsv` has the session in this directory with at least so much in it.

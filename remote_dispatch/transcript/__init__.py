@@ -39,9 +39,21 @@ from remote_dispatch.transcript.permissions import (
     rules_from,
     with_permissions,
 )
-from remote_dispatch.transcript.reading import canonical, count, digest, dump, parse
+from remote_dispatch.transcript.reading import (
+    PIECE_BYTES,
+    as_it_is,
+    canonical,
+    checked,
+    count,
+    digest,
+    dump,
+    dumped,
+    parse,
+    read,
+)
 from remote_dispatch.transcript.references import children_of, tool_outputs
 from remote_dispatch.transcript.shape import Message, Part, Transcript
+from remote_dispatch.transcript.sharing import alike
 from remote_dispatch.transcript.travel import (
     has_pending_revert,
     origin_of,
@@ -54,6 +66,7 @@ from remote_dispatch.transcript.verdict import Verdict, failure_detail, failure_
 
 __all__ = [
     "INTERRUPTED_AFTER_MS",
+    "PIECE_BYTES",
     "Arrival",
     "Compared",
     "Journey",
@@ -65,9 +78,12 @@ __all__ = [
     "Way",
     "additions",
     "agent_override",
+    "alike",
     "as_copy",
+    "as_it_is",
     "canonical",
     "check_back",
+    "checked",
     "children_of",
     "close_open_calls",
     "compare",
@@ -78,6 +94,7 @@ __all__ = [
     "decisions",
     "digest",
     "dump",
+    "dumped",
     "failure_detail",
     "failure_kind",
     "fit",
@@ -102,6 +119,7 @@ __all__ = [
     "parse",
     "part_ids",
     "permission_override",
+    "read",
     "read_back_problems",
     "refused_calls",
     "rename",

@@ -73,7 +73,7 @@ def _compared(here: Message, there: Message | None) -> Compared:
 
 
 def _standing(here: Message, there: Message) -> Standing:
-    is_equal = _content(here) == _content(there) or content_digest(here) == content_digest(there)
+    is_equal = here is there or _content(here) == _content(there) or content_digest(here) == content_digest(there)
     is_handed_over = _left_open(here) or _left_open(there)
     return Standing.EQUAL if is_equal or (is_handed_over and _is_same_start(here, there)) else Standing.DIFFERENT
 

@@ -7,20 +7,22 @@ OpenCode 1.18: prefix, 12 hex digits, 14 characters of base62. The hex digits ar
 from __future__ import annotations
 
 import json
+import operator
 import re
 import secrets
 import string
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from remote_dispatch.transcript.reading import dump
 from remote_dispatch.transcript.shape import Transcript, id_of, messages_of, parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 _BASE62 = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _TAIL = 14
+_STEM = len("ses_")
 _MASK = (1 << 48) - 1
 _USUAL = re.compile(r"(?:ses|msg|prt)_[0-9a-f]{12}[0-9A-Za-z]{14}")
 _ID_LIKE = r"(?:ses|msg|prt)_[0-9A-Za-z]+"
@@ -64,19 +66,52 @@ def fresh_ids(transcripts: Sequence[Transcript], now_ms: int) -> dict[str, str]:
 def rename(transcript: Transcript, mapping: Mapping[str, str]) -> Transcript:
     """Return a copy with every id of the mapping replaced, also inside texts, inputs and metadata.
 
-    With the inverted mapping the first transcript comes back exactly.
+    With the inverted mapping the first transcript comes back exactly. What holds no such id is shared with it.
     """
     if not mapping:
         return transcript
-    text = dump(transcript).decode("ascii")
-    renamed = _pattern(mapping).sub(lambda match: mapping.get(match[0], match[0]), text)
-    result: Transcript = json.loads(renamed)
-    return result
+    renamed: Transcript
+    try:
+        renamed = _renamed_in(transcript, _renaming(mapping))
+    except RecursionError:
+        # The parser goes deeper than functions of ours.
+        text = _pattern(mapping).sub(lambda match: mapping.get(match[0], match[0]), dump(transcript).decode("ascii"))
+        renamed = json.loads(text)
+    return renamed
 
 
 def inverted(mapping: Mapping[str, str]) -> dict[str, str]:
     """Return the mapping from new to old."""
     return {new: old for old, new in mapping.items()}
+
+
+def _renaming(mapping: Mapping[str, str]) -> Callable[[str], str]:
+    """Most texts hold no id, and most of the others are one."""
+    pattern, stems = _pattern(mapping), {one[:_STEM] for one in mapping}
+
+    def renamed(text: str) -> str:
+        if new := mapping.get(text):
+            return new
+        for stem in stems:
+            if stem in text:
+                return pattern.sub(lambda match: mapping.get(match[0], match[0]), text)
+        return text
+
+    return renamed
+
+
+def _renamed_in(value: Any, renamed: Callable[[str], str]) -> Any:
+    """Return the very same value where nothing in it has another name."""
+    if isinstance(value, str):
+        return renamed(value)
+    if isinstance(value, dict):
+        changed = {renamed(name): _renamed_in(one, renamed) for name, one in value.items()}
+        is_same = list(changed) == list(value) and all(map(operator.is_, changed.values(), value.values()))
+        return value if is_same else changed
+    if isinstance(value, list):
+        items = [_renamed_in(one, renamed) for one in value]
+        return value if all(map(operator.is_, items, value)) else items
+    return value
 
 
 def _pattern(mapping: Mapping[str, str]) -> re.Pattern[str]:
@@ -107,4 +142,9 @@ def _clock(now_ms: int, counter: int) -> int:
 
 
 def _tail() -> str:
-    return "".join(secrets.choice(_BASE62) for _ in range(_TAIL))
+    """One number for all characters: a random one for each is slow, and a large session has thousands of ids."""
+    number, letters = secrets.randbelow(len(_BASE62) ** _TAIL), []
+    for _ in range(_TAIL):
+        number, place = divmod(number, len(_BASE62))
+        letters.append(_BASE62[place])
+    return "".join(letters)

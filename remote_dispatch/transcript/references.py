@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from remote_dispatch.model import SESSION_ID
 from remote_dispatch.transcript.reading import canonical
-from remote_dispatch.transcript.shape import Part, Transcript, mapping, messages_of, parts_of, state_of
+from remote_dispatch.transcript.shape import Part, Transcript, mapping, messages_of, parts_of, state_of, texts_in
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _TASK = re.compile(r"<task id=\"(ses_[A-Za-z0-9]{20,40})\"")
+_OUTPUT_PLACE = "/tool-output/tool_"
 _TOOL_OUTPUT = re.compile(r"/tool-output/(tool_[A-Za-z0-9]{1,80})(?![A-Za-z0-9_])")
 
 
@@ -27,8 +28,8 @@ def tool_outputs(transcript: Transcript) -> tuple[str, ...]:
 
     OpenCode cuts an output of about 2,000 lines, keeps the rest in `DATA/tool-output/` and puts that path in the text.
     """
-    names = (name for part in _all_parts(transcript) for name in _TOOL_OUTPUT.findall(canonical(part)))
-    return tuple(dict.fromkeys(names))
+    parts = (part for part in _all_parts(transcript) if any(_OUTPUT_PLACE in text for text in texts_in(part)))
+    return tuple(dict.fromkeys(name for part in parts for name in _TOOL_OUTPUT.findall(canonical(part))))
 
 
 def _all_parts(transcript: Transcript) -> Iterator[Part]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
 Transcript = dict[str, Any]
 """A decoded session export: `{"info": {...}, "messages": [{"info": {...}, "parts": [...]}, ...]}`."""
@@ -93,3 +93,17 @@ def spoken_text(message: Message) -> str:
 def is_said(part: Part) -> bool:
     """Whether a text part was written by the user or the model, not by OpenCode."""
     return not part.get("synthetic") and not part.get("ignored")
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Yield every string of a JSON value, names of fields too, in no particular order and to any depth."""
+    rest = [value]
+    while rest:
+        one = rest.pop()
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, dict):
+            rest.extend(one)
+            rest.extend(one.values())
+        elif isinstance(one, list):
+            rest.extend(one)

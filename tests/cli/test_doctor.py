@@ -93,6 +93,7 @@ def test_each_host_has_its_report_with_cures_and_what_is_fine_is_one_line(world:
     assert "hint: run `remote-dispatch doctor stranger --fix`" in ran.stderr
 
 
+@pytest.mark.thorough
 def test_from_a_directory_that_is_gone_hosts_are_looked_at_all_the_same(world: World) -> None:
     gone = world.directory / "gone"
     gone.mkdir()
@@ -150,6 +151,7 @@ def test_the_named_fingerprint_is_accepted_and_the_host_looked_at_again(world: W
     assert fingerprint in ran.data["fixes"][0]["text"]
 
 
+@pytest.mark.thorough
 def test_yes_takes_the_hosts_file_from_others(world: World) -> None:
     hosts = world.write_hosts(pi={"model": "test/model", "env": {"TOKEN": "s3cret"}}, stranger={"host": STRANGER})
     hosts.chmod(0o644)
@@ -169,6 +171,7 @@ def test_yes_takes_the_hosts_file_from_others(world: World) -> None:
         )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("answer", ["y", "n"])
 def test_on_a_terminal_the_fingerprint_is_shown_and_asked_for(world: World, known_hosts: Path, answer: str) -> None:
     before = known_hosts.read_bytes()
@@ -181,6 +184,7 @@ def test_on_a_terminal_the_fingerprint_is_shown_and_asked_for(world: World, know
     assert "127.0.0.1" not in output
 
 
+@pytest.mark.thorough
 def test_on_a_terminal_a_host_in_order_comes_with_the_next_thing_to_type(world: World) -> None:
     output = on_a_terminal(world, ("doctor", "pi"), answers=[])
     assert "remote-dispatch send pi --new" in output

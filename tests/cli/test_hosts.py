@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cli.terminal import HOSTS, PROGRAM, SECRETS, envelope, on_a_terminal
+from tests.cli.terminal import HOSTS, SECRETS, envelope, on_a_terminal
 
 if TYPE_CHECKING:
     from tests.cli.terminal import Terminal
@@ -250,24 +250,3 @@ def test_names_are_completed_and_a_broken_file_completes_nothing(terminal: Termi
     terminal.write("{")
     completed = terminal.process()
     assert (completed.stdout.strip(), completed.stderr) == ("", "")
-
-
-def test_neither_asyncssh_nor_httpx_is_imported(terminal: Terminal) -> None:
-    terminal.write(HOSTS)
-    check = "import atexit; atexit.register(lambda: print(sorted({'asyncssh', 'httpx', 'lark'} & set(sys.modules))))\n"
-    program = PROGRAM.replace("app = ", check + "app = ")
-    for words in (
-        ["--help"],
-        ["hosts", "list"],
-        ["hosts", "list", "--names", "--json"],
-        ["hosts", "show", "missing"],
-        ["hosts", "add", "x", "y"],
-    ):
-        completed = terminal.process(*words, program=program)
-        assert completed.stdout.splitlines()[-1] == "[]", words
-
-
-def test_help_does_not_read_pydantic(terminal: Terminal) -> None:
-    program = PROGRAM.replace("app(", "print('pydantic' in sys.modules)\napp(")
-    completed = terminal.process("--help", program=program)
-    assert completed.stdout.splitlines()[0] == "False"

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
 import typer
 
-from remote_dispatch.cli.output import Answer, run_command
+from remote_dispatch.cli.output import Answer, run_async, run_command
+from remote_dispatch.dispatch.manage import HOSTS_AT_ONCE
+from remote_dispatch.doctor.examine import REACHED_AT_ONCE
 from remote_dispatch.errors import HostUnreachableError, RemoteDispatchError, UsageError
 
 if TYPE_CHECKING:
@@ -130,3 +134,15 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(20) == 0
+
+
+def test_names_that_no_server_answers_keep_no_other_name_waiting() -> None:
+    """As many look-ups hold a thread each as hosts are asked at once; one more gets through."""
+    answered = threading.Event()
+
+    async def look_up() -> list[bool]:
+        held = [asyncio.to_thread(answered.wait, 2) for _ in range(max(HOSTS_AT_ONCE, REACHED_AT_ONCE))]
+        *heard, _ = await asyncio.gather(*held, asyncio.to_thread(answered.set))
+        return [one is True for one in heard]
+
+    assert all(run_async(look_up()))

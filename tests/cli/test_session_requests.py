@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
-from typer.testing import CliRunner
 
 from remote_dispatch.cli.session import requests
 from remote_dispatch.cli.session.app import SessionDesk, session_app
@@ -21,6 +20,7 @@ from remote_dispatch.cli.session.asking import answer_on_terminal, request_lines
 from remote_dispatch.opencode.served import Option, PermissionRequest, Question, QuestionRequest, Served
 from remote_dispatch.sessions.requests import Answers, Decision, Waiting, open_requests
 from tests.cli.terminal import DEADLINE_S, REPOSITORY, Terminal, converse
+from tests.rig.calls import call
 from tests.rig.served import served
 from tests.rig.sshd import free_port, wait_until
 
@@ -50,7 +50,7 @@ class Desk:
 
     def __call__(self, *words: str) -> tuple[int, str]:
         """Run `session WORDS`; return the exit code and everything that was printed."""
-        result = CliRunner().invoke(APP, ["session", *words], prog_name="remote-dispatch")
+        result = call(APP, ["session", *words])
         assert "Traceback" not in result.output
         assert self.bench.server.password not in result.output
         assert str(self.bench.server.port) not in result.output
@@ -168,7 +168,7 @@ def test_of_two_programs_that_answer_one_wins_and_the_other_hears_it(desk: Desk)
 def test_a_host_that_does_not_answer_is_a_remark(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENCODE_API_URL", f"http://127.0.0.1:{free_port()}")
     SessionDesk(None).sessions.create("server", SESSION, name="kumo")
-    result = CliRunner().invoke(APP, ["session", "requests", "--json"], prog_name="remote-dispatch")
+    result = call(APP, ["session", "requests", "--json"])
     (unseen,) = json.loads(result.stdout.splitlines()[-1])["data"]["unseen"]
     assert (result.exit_code, unseen["name"]) == (3, "kumo")
     assert "127.0.0.1" not in result.output

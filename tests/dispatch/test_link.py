@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -56,6 +57,18 @@ async def test_nothing_is_opened_before_it_is_needed() -> None:
     async with way.link():
         pass
     assert way.events == []
+
+
+async def test_what_failed_in_the_background_is_told_once_and_then_tried_anew() -> None:
+    way = Way(HostUnreachableError("box", "no route"))
+    async with way.link() as link:
+        link.begin()
+        await asyncio.sleep(0)
+        assert not way.failures
+        with pytest.raises(HostUnreachableError):
+            await link.connection()
+        await link.connection()
+    assert way.events == ["open box", "close"]
 
 
 async def test_a_dropped_connection_is_closed_and_opened_anew() -> None:

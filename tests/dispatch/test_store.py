@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import threading
@@ -12,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remote_dispatch.dispatch.names import new_id, new_name
-from remote_dispatch.dispatch.store import Store, default_store, write_whole
+from remote_dispatch.dispatch.store import Store, default_store, read_sealed, write_sealed_pieces, write_whole
 from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
 from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Collected, State
 from tests.dispatch.values import NOON, stored
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from remote_dispatch.model import Dispatch
@@ -49,6 +51,33 @@ def test_the_oldest_dispatch_comes_first(store: Store) -> None:
     for name, seconds in (("second", 5), ("first", 0), ("third", 9)):
         _create(store, name, seconds)
     assert [record.name for record in store.all()] == ["first", "second", "third"]
+
+
+def test_a_survey_has_what_can_be_read_and_names_the_rest(store: Store) -> None:
+    first, broken, last = (_create(store, name, place) for place, name in enumerate(("kumo", "nebu", "miso")))
+    (store.folder(broken.id).path / "record.json").write_text("{")
+    survey = store.survey()
+    assert [record.name for record in survey.records] == [first.name, last.name]
+    assert survey.unreadable == [broken.id]
+
+
+def test_what_mentions_a_word_is_found_in_order_and_nothing_else_is_parsed(store: Store) -> None:
+    session = f"ses_{'a' * 26}"
+    older, other, newer = (_create(store, name, place) for place, name in enumerate(("kumo", "nebu", "miso")))
+    for record in (newer, older):
+        store.save(record.but(session_id=session))
+    (store.folder(other.id).path / "record.json").write_text("{")
+    assert [record.name for record in store.mentioning(session)] == ["kumo", "miso"]
+    assert store.mentioning("nebu") == []
+
+
+def test_the_name_of_a_record_that_only_a_newer_version_can_read_is_taken(store: Store) -> None:
+    record = _create(store, "kumo")
+    _change(store, record, history="told otherwise")
+    assert store.unreadable() == [record.id]
+    assert store.names() == {"kumo"}
+    with pytest.raises(UsageError, match="`kumo` is taken"):
+        _create(store, "kumo", 5)
 
 
 def test_an_empty_store_has_nothing_and_makes_nothing(store: Store) -> None:
@@ -326,3 +355,23 @@ def test_a_reader_never_sees_half_of_a_file(tmp_path: Path) -> None:
 def test_the_store_is_where_the_environment_says(private_home: Path, tmp_path: Path) -> None:
     assert default_store({"REMOTE_DISPATCH_STATE": str(tmp_path)}).root == tmp_path / "dispatches"
     assert default_store({}).root.is_relative_to(private_home)
+
+
+def test_what_was_sealed_in_pieces_is_read_like_anything_sealed(tmp_path: Path) -> None:
+    file = tmp_path / "copy.json"
+    write_sealed_pieces(file, lambda: (b'[{"a":\n1},', b"2]"))
+    assert read_sealed(file) == [{"a": 1}, 2]
+    file.write_bytes(file.read_bytes().replace(b"2]", b"3]"))
+    assert read_sealed(file) is None
+
+
+def test_pieces_that_fail_leave_the_file_that_was_there(tmp_path: Path) -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"new"
+        raise OSError(errno.ENOSPC, "no space left")
+
+    file = tmp_path / "import.json"
+    write_whole(file, b"old")
+    with pytest.raises(OSError, match="no space left"):
+        write_whole(file, failing())
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]

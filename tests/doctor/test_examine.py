@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remote_dispatch.doctor.examine import HOSTS_AT_ONCE, examine
+from remote_dispatch.doctor.examine import REACHED_AT_ONCE, examine
 from remote_dispatch.doctor.finding import Check, Finding, Report, Severity
 from remote_dispatch.errors import UnknownNameError
 from tests.doctor.conftest import Audience
@@ -116,7 +116,7 @@ async def test_what_a_host_says_of_itself_is_reported_without_an_address(laptop:
 
 
 async def test_many_dead_hosts_all_get_their_report(laptop: Laptop) -> None:
-    names = [f"dead-{number:02}" for number in range(HOSTS_AT_ONCE + 3)]
+    names = [f"dead-{number:02}" for number in range(REACHED_AT_ONCE + 3)]
     port = free_port()
     laptop.write_hosts(dict.fromkeys(names, f"me@127.0.0.1:{port}"))
     audience = Audience()

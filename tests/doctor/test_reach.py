@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -139,6 +140,30 @@ async def test_a_port_that_is_open_and_silent(client_home: Path) -> None:
         error = only_error(await find(host, timeout_s=0.5))
     assert error.check is Check.PORT
     assert "nothing speaks there" in error.seen
+
+
+async def test_a_silent_port_is_asked_again_while_it_is_still_waited_for(client_home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(10)
+        serving = asyncio.create_task(asyncio.to_thread(_is_first_open_when_second_comes, listening))
+        host = Host(name="box", host="me@127.0.0.1", port=listening.getsockname()[1])
+        error = only_error(await find(host, timeout_s=3.1))
+        assert await serving
+    assert error.check is Check.PORT
+    assert "a web server answers" in error.seen
+
+
+def _is_first_open_when_second_comes(listening: socket.socket) -> bool:
+    """The first one, which is left without an answer, introduces itself and then waits; the second gets an answer."""
+    with listening.accept()[0] as first, listening.accept()[0] as second:
+        assert first.recv(1000).startswith(b"SSH-2.0-")
+        second.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        first.setblocking(False)
+        try:
+            return bool(first.recv(1))
+        except BlockingIOError:
+            first.setblocking(True)
+            return not first.recv(1)  # and stays so until its time is over
 
 
 async def test_a_host_that_does_not_answer_at_all(client_home: Path) -> None:

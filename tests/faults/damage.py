@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import tarfile
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from remote_dispatch.runner.parcel import parcel as packed
 from tests.faults.kills import reach_following
 from tests.faults.kinds import kind
 from tests.faults.meanwhile import go_on_at_home
@@ -16,7 +20,6 @@ from tests.rig.sshd import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
     from random import Random
 
     from tests.faults.trial import Trial
@@ -50,6 +53,8 @@ REFUSALS = frozenset({1, 12})
 """How a command ends that found out."""
 CLAIMS = frozenset({0, 3})
 ENDED_S = 30.0
+RAW_SHARE = 0.3
+"""How often the parcel in which files travel is damaged besides."""
 
 
 # --- the damage
@@ -118,11 +123,27 @@ def damage_outgoing(trial: Trial) -> None:
     """Between staging and launch. What is damaged is copied anew."""
     at = trial.random.choice(("stage.after", "launch.begun"))
     trial.until_paused(at)
-    expect_the_whole_brief(trial, trial.run_directory)
-    path, damage = target_of(trial, trial.run_directory)
-    harm(path, damage, trial.random)
+    parcel = trial.run_directory / "parcel"
+    wait_until(parcel.exists, "nothing arrived on the host", timeout_s=ENDED_S)
+    with TemporaryDirectory() as unpacked:
+        contents = Path(unpacked)
+        with tarfile.open(parcel) as archive:
+            archive.extractall(contents, filter="data")
+        expect_the_whole_brief(trial, contents)
+        path, damage = target_of(trial, contents)
+        harm(path, damage, trial.random)
+        parcel.write_bytes(packed(names_below(contents)))
+    if trial.random.random() < RAW_SHARE:
+        harm(parcel, "cut", trial.random)
     trial.release(at)
     trial.drive_to_the_end()
+
+
+def names_below(directory: Path) -> dict[str, bytes]:
+    """Return the files in a directory by their names from there."""
+    return {
+        path.relative_to(directory).as_posix(): path.read_bytes() for path in directory.rglob("*") if path.is_file()
+    }
 
 
 @kind("damage-kept", "a file that waits to be sent damaged")

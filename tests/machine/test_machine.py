@@ -21,7 +21,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from remote_dispatch.dispatch import Goal, ask, cancel, carry_on, goal_of, record_dispatch, silent
+from remote_dispatch.dispatch import Goal, ask, cancel, goal_of, record_dispatch, silent
+from remote_dispatch.dispatch.carry_on import carry_on
 from remote_dispatch.dispatch.journal import POINTS
 from remote_dispatch.dispatch.prune import prune
 from remote_dispatch.dispatch.remove import loss_of, remove

@@ -75,6 +75,7 @@ def test_logs_show_what_was_done_while_it_runs_and_after_it_came_home(world: Wor
     session = world.local_session()
     world.send(f"!write a.txt x\n!say thinking\n!wait {gate}", "--session", session, "--name", "kumo")
     events = world.run_directories()[0] / "events.jsonl"
+    world.await_file(events)
     wait_until(lambda: "thinking" in events.read_text(), "no event")
     ran = world.cli("logs", "kumo")
     assert [line.split(None, 1)[1] for line in ran.stdout.splitlines()] == ["write: a.txt", "thinking"]

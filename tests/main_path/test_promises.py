@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from remote_dispatch.dispatch import Goal, Link, carry_on, silent
+from remote_dispatch.dispatch import Goal, Link, silent
 from remote_dispatch.dispatch.attention import attention
+from remote_dispatch.dispatch.carry_on import carry_on
 from remote_dispatch.errors import ConnectionLostError, HostUnreachableError, IntegrityError
 from remote_dispatch.model import State
 from remote_dispatch.remote.connection import Completed

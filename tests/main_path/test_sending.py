@@ -219,6 +219,14 @@ def test_a_dry_run_says_what_would_happen_and_changes_nothing(world: World) -> N
     assert not (world.host.home / "new").exists()
 
 
+def test_a_dry_run_weighs_a_session_that_is_packed_into_a_file(world: World) -> None:
+    session = world.local_session("one " * 300_000, "two " * 300_000)
+    ran = world.send("!say done", "--session", session, "--dry-run")
+    assert (ran.exit_code, ran.data["messages"]) == (0, 2)
+    assert 5_000 < ran.data["bytes"] < 500_000
+    assert world.dispatch_folders() == []
+
+
 def test_a_dry_run_reads_well_for_people(world: World) -> None:
     ran = world.cli("send", "pi", "--session", world.local_session(), "--dry-run")
     assert ran.stdout.splitlines()[0] == "nothing was changed; this is what would happen:"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,11 @@ from tests.rig.sshd import wait_until
 from tests.rig.stub import OPENCODE_STUB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from contextlib import AbstractAsyncContextManager
-    from pathlib import Path, PurePosixPath
+    from collections.abc import AsyncIterator, Iterator, Mapping
+    from pathlib import Path
 
-    from remote_dispatch.remote.connection import Channel, Completed, Duplex
-    from remote_dispatch.remote.stream import ByteStream
+    from remote_dispatch.remote.connection import Completed
+    from remote_dispatch.remote.local import LocalChannel, LocalDuplex
 
 SHELLS = [name for name in ("dash", "bash", "busybox", "zsh") if shutil.which(name)]
 PARAMETERS = [
@@ -34,53 +34,36 @@ PARAMETERS = [
 
 # The stub, which notes each call first and takes variables that change while it is used.
 _NOTED = (
-    '#!/bin/sh\nprintf "%s\\n" "$*" >>{calls}\n[ -f {variables} ] && . {variables}\nexec {python} -IS {stub} "$@"\n'
+    '#!/bin/sh\nif [ "$1" = -e ]; then echo "reader $3 $4"; else printf "%s\\n" "$*"; fi >>{calls}\n'
+    '[ -f {variables} ] && . {variables}\nexec {python} -IS {stub} "$@"\n'
 )
 _QUICK = '#!/bin/sh\nprintf "%s\\n" "$*" >>{calls}\necho "${{STUB_MODELS:-own/model}}"\n'
 _UNDER = 'shell=$1 script=$2; shift 2; exec "$shell" -c "$script" sh "$@"'
 
 
-class UnderShell:
+class UnderShell(LocalConnection):
     """The local connection, whose scripts run in a shell of our choice."""
 
     def __init__(self, shell: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(environment=environment)
         self._shell = str(shell)
-        self._local = LocalConnection(environment=environment)
-        self.name = "box"
 
-    def warm(self) -> None:
-        return
+    @property
+    def name(self) -> str:
+        return "box"
 
-    def open(self, script: str, *values: str) -> AbstractAsyncContextManager[Channel]:
-        return self._local.open(_UNDER, self._shell, script, *values)
+    @asynccontextmanager
+    async def open(self, script: str, *values: str) -> AsyncIterator[LocalChannel]:
+        async with super().open(_UNDER, self._shell, script, *values) as channel:
+            yield channel
 
-    def converse(self, script: str, *values: str) -> AbstractAsyncContextManager[Duplex]:
-        return self._local.converse(_UNDER, self._shell, script, *values)
+    @asynccontextmanager
+    async def converse(self, script: str, *values: str) -> AsyncIterator[LocalDuplex]:
+        async with super().converse(_UNDER, self._shell, script, *values) as duplex:
+            yield duplex
 
     async def run(self, script: str, *values: str, timeout_s: float, input: bytes = b"") -> Completed:  # noqa: A002 - the contract's word
-        return await self._local.run(_UNDER, self._shell, script, *values, timeout_s=timeout_s, input=input)
-
-    async def upload(
-        self,
-        directory: PurePosixPath,
-        files: Mapping[str, bytes | Path],
-        *,
-        timeout_s: float,
-        is_resumed: bool = False,
-        on_sent: Callable[[int], None] | None = None,
-    ) -> None:
-        await self._local.upload(directory, files, timeout_s=timeout_s, is_resumed=is_resumed, on_sent=on_sent)
-
-    async def download(
-        self, source: PurePosixPath, target: Path, *, limit_bytes: int, timeout_s: float, is_resumed: bool = False
-    ) -> None:
-        await self._local.download(source, target, limit_bytes=limit_bytes, timeout_s=timeout_s, is_resumed=is_resumed)
-
-    async def stream(self, port: int) -> ByteStream:
-        return await self._local.stream(port)
-
-    def forward(self, port: int) -> AbstractAsyncContextManager[int]:
-        return self._local.forward(port)
+        return await super().run(_UNDER, self._shell, script, *values, timeout_s=timeout_s, input=input)
 
 
 @dataclass

@@ -41,6 +41,21 @@ async def test_a_family_is_exported_whole_under_every_shell(box: Box) -> None:
     box.await_quiet()
 
 
+@pytest.mark.parametrize("fault", ["reader-refuses", "reader-killed", "reader-elsewhere", "no-reader"])
+async def test_where_nothing_can_be_read_fast_opencode_is_asked_and_says_the_same(one_box: Box, fault: str) -> None:
+    session = a_transcript("one", "two")
+    name = await bring_in(one_box, session, a_transcript("three", parent_id=session["info"]["id"]))
+    binary = str(one_box.install())
+    fast = await export_far(one_box.connection, binary, name, {})
+    assert (len(fast.exports), one_box.calls()[2:]) == (2, ["reader rows tsv", *fast_exports(fast)])
+    one_box.set(STUB_FAULT=fault)
+    assert await export_far(one_box.connection, binary, name, {}) == fast
+
+
+def fast_exports(far: Far) -> list[str]:
+    return [f"reader export {session}" for session in far.messages]
+
+
 async def test_counting_exports_nothing(one_box: Box) -> None:
     name = await bring_in(one_box, a_transcript("one", "two"))
     assert await list_far(one_box.connection, str(one_box.install()), name, {}) == Far({name: 2})

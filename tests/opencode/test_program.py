@@ -15,7 +15,8 @@ from tests.rig.stub import a_transcript, new_id
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from remote_dispatch.opencode.program import Program
+    from remote_dispatch.opencode.program import Program, SessionSummary, Surroundings
+    from remote_dispatch.transcript import Transcript
     from tests.opencode.conftest import Box
 
 ODD_IDS = ["", "-h", "ses_", "ses_x' or 1=1 --", "ses_" + "a" * 41, "ses_000000000001TTTTTTTTTTTTT\n", "../ses_1"]
@@ -213,3 +214,32 @@ def test_no_binary_is_an_error_that_says_how_to_get_one(one_box: Box) -> None:
     with pytest.raises(HostNotReadyError, match="OpenCode was not found") as caught:
         find_binary({"HOME": str(one_box.home), "PATH": ""})
     assert "npm install" in str(caught.value.hint)
+
+
+# --- the reader, and what stands in for it
+
+
+@pytest.mark.parametrize("fault", ["reader-refuses", "reader-elsewhere", "no-reader"])
+async def test_where_nothing_can_be_read_fast_opencode_is_asked_and_says_the_same(one_box: Box, fault: str) -> None:
+    program = one_box.program
+    session = await _bring_in(one_box, program, a_transcript("hello", "hi"))
+    child = await _bring_in(one_box, program, a_transcript("below", parent_id=session))
+
+    async def everything() -> tuple[Transcript, SessionSummary, Surroundings]:
+        transcript = await program.export(session, one_box.root / "out.json")
+        return transcript, await program.session(session), await program.surroundings(session)
+
+    fast = await everything()
+    assert fast[2].children == (child,)
+    assert [call.split()[0] for call in one_box.calls()[2:]] == ["reader"] * 3
+    one_box.set(STUB_FAULT=fault)
+    assert await everything() == fast
+    commands = [call.split()[1] for call in one_box.calls()[5:] if not call.startswith("reader")]
+    assert commands == ["export", *([] if fault == "reader-elsewhere" else ["db", "db"])]
+
+
+async def test_what_writes_is_left_to_opencode(one_box: Box) -> None:
+    program = one_box.program
+    session = await _bring_in(one_box, program, a_transcript("hello"))
+    await program.put_todos(session, (Todo("one", "pending", "high"),), 1)
+    assert all(call.startswith("--pure ") for call in one_box.calls())

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from remote_dispatch.cli.app import app
 from remote_dispatch.plugin import seed
 from remote_dispatch.plugin.places import shipped
+from tests.rig.calls import call
 
 GLOBAL = Path(".config/opencode")
 CONFIGURATION = GLOBAL / "opencode.jsonc"
@@ -38,7 +38,7 @@ class Desk:
 
     def __call__(self, *words: str) -> tuple[int, dict[str, Any], str]:
         """Run `plugin WORDS --json`; return exit code, envelope and stderr."""
-        result = CliRunner().invoke(app, ["plugin", *words, "--json"])
+        result = call(app, ["plugin", *words, "--json"])
         return result.exit_code, json.loads(result.stdout.splitlines()[-1]), result.stderr
 
     def write(self, path: Path | str, text: str) -> Path:

@@ -114,6 +114,7 @@ async def test_stdin_starts_at_the_first_byte_of_the_input(connection: Connectio
     assert (await connection.run("cat", "value", timeout_s=10, input=b"\nfirst\0\xff")).stdout == b"\nfirst\0\xff"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [1_000_000, 20_000_000])
 async def test_large_input_arrives_whole(connection: Connection, size: int) -> None:
     data = os.urandom(1000) * (size // 1000)
@@ -121,6 +122,7 @@ async def test_large_input_arrives_whole(connection: Connection, size: int) -> N
     assert done.stdout.split()[0].decode() == hashlib.sha256(data).hexdigest()
 
 
+@pytest.mark.thorough
 async def test_large_input_and_output_at_once_do_not_block_each_other(connection: Connection) -> None:
     data = os.urandom(1000) * 8000
     assert (await connection.run("cat", timeout_s=30, input=data)).stdout == data
@@ -223,6 +225,37 @@ async def test_an_upload_replaces_files_and_their_modes(connection: Connection, 
     assert old.read_bytes() == b"new"
     assert old.stat().st_mode & 0o777 == 0o600
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["file"]
+
+
+@pytest.mark.thorough
+async def test_what_stands_where_a_part_belongs_is_never_written_through(
+    connection: Connection, tmp_path: Path
+) -> None:
+    place, elsewhere = tmp_path / "place", tmp_path / "elsewhere"
+    place.mkdir()
+    elsewhere.write_text("mine")
+    (place / "a.part").symlink_to(elsewhere)
+    await connection.upload(PurePosixPath(place), {"a": b"new", "deep/b": b"2"}, timeout_s=10)
+    assert (place / "a").read_bytes() == b"new"
+    assert (place / "deep/b").read_bytes() == b"2"
+    assert elsewhere.read_text() == "mine"
+    assert sorted(path.name for path in place.iterdir()) == ["a", "deep"]
+
+
+async def test_small_files_are_on_their_way_before_they_have_arrived(
+    server: Sshd, client_home: Path, tmp_path: Path
+) -> None:
+    told: list[str] = []
+    async with open_connection("ssh", server, client_home) as connection:
+        await connection.upload(
+            PurePosixPath(tmp_path / "new/place"),
+            {"a": b"1" * 300_000, "deep/b": b"2"},
+            timeout_s=10,
+            on_sent=lambda size: told.append(str(size)),
+            on_gone=lambda: told.append("gone"),
+        )
+    assert told == ["gone", "250000", "50000", "1"]
+    assert (tmp_path / "new/place/a").read_bytes() == b"1" * 300_000
 
 
 async def test_many_small_files_and_a_large_one_arrive_equal(connection: Connection, tmp_path: Path) -> None:

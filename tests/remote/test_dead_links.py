@@ -140,11 +140,21 @@ async def test_a_stranded_link_is_lost_and_a_new_one_works(proxied: Callable[[Ss
             assert (await other.run("echo in", timeout_s=10)).stdout == b"in\n"
 
 
+async def test_a_lost_link_is_asked_nothing_any_more(proxied: Callable[[Sshd], Road], server: Sshd) -> None:
+    async with connect(proxied(server).host) as connection:
+        connection.rest(is_resting=True)
+        connection._link.abort()
+        await connection._link.wait_closed()
+        connection.rest(is_resting=False)
+        assert connection._link._keepalive_timer is None
+
+
 async def test_closing_a_dead_link_takes_no_longer_than_a_moment(
     proxied: Callable[[Sshd], Road], server: Sshd, tmp_path: Path
 ) -> None:
     road = proxied(server)
     async with connect(road.host) as connection:
+        connection.warm("cat")
         await connection.upload(PurePosixPath(tmp_path / "up"), {"x": b"x"}, timeout_s=10)
         road.proxy.stall()
         began = time.monotonic()

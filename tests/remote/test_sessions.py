@@ -15,7 +15,9 @@ import pytest
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError
 from remote_dispatch.model import Host
 from remote_dispatch.remote.ssh import connect
+from remote_dispatch.remote.trail import Trail
 from tests.remote.test_ssh_failures import assert_no_address
+from tests.rig.sshd import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.thorough
 
 FOLLOW = 'echo first; until [ -e "$1" ]; do sleep 0.02; done; echo last'
+WAITING = 'IFS= read -r word && echo "<$word>"'
 TICK = "while sleep 0.1; do echo tick; done"
 
 
@@ -50,7 +53,7 @@ async def test_one_thing_after_the_other_works_with_few_sessions(
     own_server: Callable[..., Sshd], client_home: Path, tmp_path: Path, sessions: int
 ) -> None:
     async with limited(own_server, client_home, sessions) as connection:
-        connection.warm()
+        connection.warm(WAITING)
         assert (await connection.run("echo 1", timeout_s=10)).stdout == b"1\n"
         await move_files(connection, tmp_path / "up")
         assert (await connection.run("echo 2", timeout_s=10)).stdout == b"2\n"
@@ -66,11 +69,57 @@ async def test_everything_at_once_works_with_few_sessions(
     own_server: Callable[..., Sshd], client_home: Path, tmp_path: Path, sessions: int
 ) -> None:
     async with limited(own_server, client_home, sessions) as connection:
-        connection.warm()
+        connection.warm(WAITING)
         moving = [move_files(connection, tmp_path / f"up-{number}", f"x{number}") for number in range(3)]
         asking = [connection.run("echo in", timeout_s=30) for _ in range(12)]
         done, _ = await asyncio.gather(asyncio.gather(*asking), asyncio.gather(*moving))
         assert [one.stdout for one in done] == [b"in\n"] * 12
+
+
+async def test_a_script_that_was_started_ahead_is_the_one_that_is_talked_with(
+    own_server: Callable[..., Sshd], client_home: Path, tmp_path: Path
+) -> None:
+    begun = f'echo begun >>"$1"; {WAITING}'
+    async with limited(own_server, client_home, 10) as connection:
+        connection.warm(begun, str(tmp_path / "log"))
+        await asyncio.to_thread(wait_until, (tmp_path / "log").exists, "it was not started ahead")
+        for _ in range(2):
+            async with connection.converse(begun, str(tmp_path / "log")) as duplex:
+                await duplex.write(b"go\n")
+                assert b"".join([chunk async for chunk in duplex.stdout()]) == b"<go>\n"
+                assert await duplex.wait() == 0
+        # The first one was there already; the second had to be started.
+        assert (tmp_path / "log").read_text() == "begun\n" * 2
+
+
+async def test_a_script_that_ended_before_it_was_needed_is_started_anew(
+    own_server: Callable[..., Sshd], client_home: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "marker"
+    async with limited(own_server, client_home, 10) as connection:
+        once = f'[ -e "$1" ] || {{ echo >"$1"; exit 3; }}; {WAITING}'
+        connection.warm(once, str(place))
+        await asyncio.to_thread(wait_until, place.exists, "it was not started ahead")
+        await connection.run("sleep 0.2", timeout_s=10)  # its end is on the same wire, before this one's
+        connection._sessions.allowed = 1  # as far as is known by then; it takes no place
+        async with connection.converse(once, str(place)) as duplex:
+            await duplex.write(b"go\n")
+            assert b"".join([chunk async for chunk in duplex.stdout()]) == b"<go>\n"
+
+
+@pytest.mark.parametrize("sessions", [1, 2])
+async def test_what_is_only_kept_ready_gives_way(
+    own_server: Callable[..., Sshd], client_home: Path, sessions: int
+) -> None:
+    async with limited(own_server, client_home, sessions) as connection:
+        connection.warm(WAITING)
+        async with contextlib.AsyncExitStack() as stack:
+            for _ in range(sessions):
+                channel = await stack.enter_async_context(connection.open("echo in; sleep 1"))
+                assert await anext(channel.stdout()) == b"in\n"
+        async with connection.converse(WAITING) as duplex:
+            await duplex.write(b"go\n")
+            assert b"".join([chunk async for chunk in duplex.stdout()]) == b"<go>\n"
 
 
 async def test_while_the_only_session_is_read_a_command_waits_for_it(
@@ -136,6 +185,20 @@ async def test_thirty_two_connections_at_once_all_get_in(
     said = await asyncio.gather(*(one(number) for number in range(32)))
     assert said == [b"%d\n" % number for number in range(32)]
     assert time.monotonic() - began < 15
+
+
+async def test_many_logins_to_one_address_take_turns_so_that_none_is_refused(
+    own_server: Callable[..., Sshd], client_home: Path
+) -> None:
+    own_server(extra=("MaxStartups 10:100:10",)).write_client_home(client_home)
+    trails = [Trail() for _ in range(24)]
+
+    async def log_in(trail: Trail) -> None:
+        async with connect(Host(name="box", host="box"), trail=trail):
+            pass
+
+    await asyncio.gather(*map(log_in, trails))
+    assert [hop.hang_ups for trail in trails for hop in trail.hops] == [0] * 24
 
 
 @pytest.mark.parametrize(

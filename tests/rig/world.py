@@ -39,7 +39,11 @@ ENVELOPE = {"schema", "command", "ok", "data", "error"}
 _NAMED_COMMAND = re.compile(r"remote-dispatch ([a-z]+)(?: ([a-z][a-z-]*))?")
 _VERBS = "show|logs -f|logs|wait|collect|cancel|resume|verify|remove"
 _NAMED_DISPATCH = re.compile(rf"`remote-dispatch (?:{_VERBS}) ([a-z][a-z0-9-]+)`")
-_RUN_LOG = '#!/bin/sh\n[ -f {variables} ] && . {variables}\nprintf "%s\\n" "$1 $2 $3" >>{calls}\nexec {program} "$@"\n'
+_RUN_LOG = """#!/bin/sh
+[ -f {variables} ] && . {variables}
+if [ "$1" = -e ]; then echo "reader $3"; else printf "%s\\n" "$1 $2 $3"; fi >>{calls}
+exec {program} "$@"
+"""
 
 Transcript = dict[str, Any]
 
@@ -176,7 +180,7 @@ class Machine:
         return {table: self.query(f"select * from {table} order by 1, 2") for table in _tables(self)}
 
     def calls(self, command: str) -> int:
-        """Count how often `opencode COMMAND` was called, with or without `--pure`."""
+        """Count how often `opencode COMMAND` was called, with or without `--pure`; `reader` is its runtime alone."""
         log = self.home / "calls"
         lines = log.read_text().splitlines() if log.exists() else []
         return sum(line.removeprefix("--pure ").split(" ")[0] == command for line in lines)
@@ -263,6 +267,7 @@ class World:
     `opencode` is the binary of both sides: the stub, or the real one, which needs `model_url`. `providers` are the
     names of the laptop's and the host's only provider. `sshd_options` are further lines of sshd_config,
     `host_variables` further variables of every process on the host. With a `starter` the command line is started by it.
+    `listen` is where the host's sshd listens: elsewhere than on the loopback only in a network of our own.
     """
 
     directory: Path
@@ -273,6 +278,7 @@ class World:
     host_variables: Mapping[str, str] = field(default_factory=dict)
     starter: Starter | None = None
     sftp: Literal["external", "internal", "off"] = "external"
+    listen: str = "127.0.0.1"
     _started: list[Running] = field(default_factory=list)
     _numbers: Iterator[int] = field(default_factory=count)
 
@@ -289,6 +295,7 @@ class World:
             path=environment.pop("PATH"),
             environment=environment,
             sftp=self.sftp,
+            listen=self.listen,
             extra=self.sshd_options,
         )
         self.sshd.start()

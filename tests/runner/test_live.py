@@ -7,6 +7,8 @@ import signal
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+import pytest
+
 from remote_dispatch.runner.status import LaunchState, parse_told
 from tests.runner.conftest import Host, is_alive, under_two_shells, wait_until
 
@@ -78,6 +80,7 @@ def test_cancelling_a_live_run_ends_its_runner_and_exports_what_there_is(host: H
     wait_until(lambda: not is_alive(runner))
 
 
+@pytest.mark.thorough
 @under_two_shells
 def test_a_killed_runner_of_a_live_run_is_lost_and_recovered_by_an_export(host: Host) -> None:
     a_live_run(host)
@@ -89,6 +92,7 @@ def test_a_killed_runner_of_a_live_run_is_lost_and_recovered_by_an_export(host: 
     assert (outcome.problem, outcome.run_status, len(host.back()["messages"])) == ("lost", None, 2)
 
 
+@pytest.mark.thorough
 def test_a_recovery_knows_how_the_turn_ended_where_that_was_told(one_host: Host) -> None:
     one_host.order("runner.run.after", "kill")
     a_live_run(one_host)

@@ -7,6 +7,7 @@ would fail without, and what is rare, is asked of the real one by `make slow` on
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remote_dispatch.opencode.probe import probe_script
+from remote_dispatch.reader import DONE, reader_text
 from remote_dispatch.runner.scripts import script
 from tests.rig.stub import OPENCODE_STUB, a_transcript
 
@@ -71,6 +73,18 @@ class Program:
             )
         return subprocess.CompletedProcess(done.args, done.returncode, out.read_bytes(), err.read_bytes())
 
+    def read(self, *words: str) -> subprocess.CompletedProcess[bytes]:
+        """Ask the reader."""
+        return subprocess.run(
+            [self.binary, "-e", reader_text(), *words],
+            cwd="/",
+            env=self.environment | {"BUN_BE_BUN": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=90,
+            check=False,
+        )
+
     def put(self, content: object) -> str:
         """Write a file to import, and return its path."""
         path = self.root / "file.json"
@@ -110,10 +124,12 @@ class Program:
         return self._answer(probe_script(), "$1", session_id)
 
     def _answer(self, text: str, variable: str, session_id: str) -> list[list[str]]:
-        query = re.search(r'--format tsv "(.*?)"', text, re.DOTALL)
+        query = re.search(r'"\s*(with recursive .*?)"', text, re.DOTALL)
         assert query is not None
         statement = query[1].replace(variable, session_id).replace("\\$", "$")
         done = self("db", "--format", "tsv", statement)
+        read = self.read("rows", "tsv", statement)
+        assert (read.returncode, read.stdout) == (DONE, done.stdout)
         return [line.split("\t") for line in done.stdout.decode().splitlines()[1:]]
 
 
@@ -141,7 +157,9 @@ def test_version_agents_and_models_are_plain_lines(opencode: Program) -> None:
     assert all(re.fullmatch(r"[^/\s]+/\S+", line) for line in models)
 
 
-def test_p1_what_is_imported_is_exported_again_bound_to_the_directory_and_a_pipe_cuts_it(opencode: Program) -> None:
+def test_p1_what_is_imported_is_exported_and_read_again_bound_to_the_directory_and_a_pipe_cuts_it(
+    opencode: Program,
+) -> None:
     sent = a_transcript("hello", 'with "quotes", ünïcode and\nlines', "x" * 3_000_000)
     done = opencode.take(sent)
     assert done.returncode == 0
@@ -151,6 +169,10 @@ def test_p1_what_is_imported_is_exported_again_bound_to_the_directory_and_a_pipe
     back = json.loads(exported)
     assert back["info"]["directory"] == str(opencode.project)
     assert back["messages"] == sent["messages"]
+    read, packed = opencode.root / "read", opencode.root / "read.gz"
+    assert opencode.read("export", id_of(sent), str(read), str(packed)).returncode == DONE
+    assert json.loads(gzip.decompress(packed.read_bytes())) == json.loads(read.read_bytes()) == back
+    assert len(read.read_bytes().splitlines()) == len(back["messages"]) + 2
     status, piped = _into_a_pipe(opencode, "export", id_of(sent))
     assert status == 0
     assert len(piped) < len(exported)

@@ -190,6 +190,7 @@ def test_p16_a_refused_permission_shows_in_the_events_although_the_run_ends_well
     assert b"The user rejected permission" in (one_host.run_directory / "events.jsonl").read_bytes()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("fault", ["export-fails", "export-cut"])
 def test_p23_a_failed_or_cut_export_leaves_no_back_file(one_host: Host, fault: str) -> None:
     outcome = one_host.dispatch(environment={"STUB_FAULT": fault})
@@ -202,6 +203,51 @@ def test_p23_the_back_file_is_there_only_when_it_is_whole(one_host: Host) -> Non
     one_host.launch(0)
     wait_until((one_host.run_directory / "back.json").exists)
     assert json.loads((one_host.run_directory / "back.json").read_bytes())
+
+
+# --- the reader, and what stands in for it
+
+
+def _starts(host: Host) -> list[str]:
+    """Return what OpenCode was started for."""
+    return sorted((host.root / "starts").read_text().splitlines())
+
+
+def test_opencode_itself_only_imports_and_runs_and_all_children_are_read_in_one_start(host: Host) -> None:
+    outcome = host.dispatch("!task one\n!task two", environment={"STUB_LOG": str(host.root / "starts")})
+    assert outcome.problem is None
+    assert len(list((host.run_directory / "back-children").iterdir())) == 2
+    reads = ["reader export", "reader export", "reader rows", "reader rows"]
+    assert _starts(host) == ["import", *reads, "run"]
+
+
+@pytest.mark.parametrize("fault", ["reader-refuses", "reader-killed", "reader-elsewhere", "no-reader"])
+def test_where_nothing_can_be_read_fast_opencode_is_asked(one_host: Host, fault: str) -> None:
+    log = {"STUB_LOG": str(one_host.root / "starts"), "STUB_FAULT": fault}
+    outcome = one_host.dispatch("!task one\n!task two", environment=log)
+    assert (outcome.problem, outcome.export_status) == (None, 0)
+    assert len(list((one_host.run_directory / "back-children").iterdir())) == 2
+    assert one_host.back()["messages"]
+    commands = [start for start in _starts(one_host) if start not in ("-e", "reader rows", "reader export")]
+    queries = [] if fault == "reader-elsewhere" else ["db", "db"]
+    assert commands == [*queries, "export", "export", "export", "import", "run"]
+
+
+def test_what_a_refused_reading_of_children_left_takes_no_room_from_their_exports(one_host: Host) -> None:
+    gate, log = one_host.root / "gate", one_host.root / "starts"
+    gate.touch()
+    paused = one_host.order("runner.children.before")
+    environment = {"STUB_LOG": str(log), "STUB_FAULT": "export-gate", "STUB_GATE": str(gate)}
+    one_host.stage("!task one\n!task two\n!task three", environment=environment)
+    one_host.launch()
+    wait_until(paused.exists)
+    gate.unlink()
+    one_host.go_on("runner.children.before")
+    wait_until(lambda: log.read_text().splitlines().count("export") == 3)
+    assert len({file.name.split(".")[0] for file in (one_host.run_directory / "back-children").iterdir()}) == 2
+    gate.touch()
+    assert one_host.outcome().problem is None
+    assert len(list((one_host.run_directory / "back-children").glob("*.json.gz"))) == 3
 
 
 # --- what travels along
@@ -254,6 +300,7 @@ def test_a_session_of_no_messages_can_be_sent(one_host: Host) -> None:
     assert len(one_host.back()["messages"]) == 2
 
 
+@pytest.mark.thorough
 def test_an_old_copy_is_replaced_when_asked_for(one_host: Host) -> None:
     session = packed(a_transcript("one", "two", "three", "four"))
     one_host.dispatch(session=session)
@@ -267,6 +314,7 @@ def test_replacing_what_is_not_there_is_no_problem(one_host: Host) -> None:
     assert one_host.dispatch(is_replacing=True).problem is None
 
 
+@pytest.mark.thorough
 def test_an_old_copy_that_cannot_be_deleted_stops_the_dispatch(one_host: Host) -> None:
     session = packed(a_transcript("one"))
     one_host.dispatch(session=session)
@@ -311,6 +359,7 @@ def test_a_second_launch_of_the_same_dispatch_does_nothing(host: Host) -> None:
     assert host.runs() == 1
 
 
+@pytest.mark.thorough
 @under_two_shells
 def test_ten_launches_at_once_run_the_brief_once(host: Host) -> None:
     host.stage("!say once")
@@ -343,6 +392,7 @@ def test_a_run_directory_that_is_not_there_is_absent(host: Host) -> None:
     assert not host.status().exists
 
 
+@pytest.mark.thorough
 @under_two_shells
 def test_a_runner_killed_before_the_start_is_taken_over(host: Host) -> None:
     gate = host.root / "gate"

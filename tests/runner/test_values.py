@@ -20,7 +20,7 @@ from remote_dispatch.runner.brief import CONTINUE, CarriedTree, brief
 from remote_dispatch.runner.directory import work_tree
 from remote_dispatch.runner.events import EventReader, Progress, describe
 from remote_dispatch.runner.job import Code, Job, Payload, SessionFile, files_for
-from remote_dispatch.runner.scripts import ScriptName, script
+from remote_dispatch.runner.scripts import ScriptName, script_as_written
 from remote_dispatch.runner.status import (
     LaunchState,
     Partial,
@@ -213,11 +213,12 @@ def test_the_users_variables_are_in_no_repr_and_not_in_the_description() -> None
     assert b"secret" not in files_for(job)["job.json"]  # type: ignore[operator] # it is bytes
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", get_args(ScriptName))
 def test_shellcheck_finds_nothing_in_a_whole_script(name: ScriptName) -> None:
     program = Path(sys.executable).with_name("shellcheck")
     argv = [str(program), "--shell=sh", "--exclude=SC2329", "-"]  # functions that only traps call
-    done = subprocess.run(argv, input=script(name), text=True, capture_output=True, check=False)
+    done = subprocess.run(argv, input=script_as_written(name), text=True, capture_output=True, check=False)
     assert done.stdout == ""
 
 
@@ -340,6 +341,7 @@ _JSON = st.recursive(
 )
 
 
+@pytest.mark.thorough
 @given(st.sampled_from(["text", "tool_use", "step_finish", "error", "other"]), _JSON, _JSON)
 def test_no_event_breaks_the_description(kind: str, part: object, error: object) -> None:
     progress = describe({"type": kind, "part": part, "error": error})

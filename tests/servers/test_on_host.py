@@ -91,6 +91,7 @@ async def test_a_server_has_its_entrys_directory_and_environment_and_no_address(
     assert [(place / "fd" / number).readlink().name for number in "012"] == ["null", "log", "log"]
 
 
+@pytest.mark.thorough
 async def test_ten_starts_at_once_make_one_server(there: StandIn, connection: LocalConnection) -> None:
     found = await asyncio.gather(*(on_host.start(connection, HOST) for _ in range(10)))
     assert len({one.pid for one in found}) == 1
@@ -109,6 +110,7 @@ async def test_a_stop_leaves_no_process_and_no_file(there: StandIn, connection: 
     assert not await on_host.stop(connection, running, None)
 
 
+@pytest.mark.thorough
 async def test_a_server_that_was_started_meanwhile_is_not_the_one_to_stop(
     there: StandIn, connection: LocalConnection
 ) -> None:
@@ -212,6 +214,7 @@ async def test_the_log_is_bounded(there: StandIn, connection: LocalConnection) -
     assert (there.place / "log").stat().st_size <= 100_000
 
 
+@pytest.mark.thorough
 async def test_an_idle_server_ends_by_itself_and_so_does_its_watchdog(
     there: StandIn, connection: LocalConnection
 ) -> None:

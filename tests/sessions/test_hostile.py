@@ -331,6 +331,7 @@ def _serve(said: dict[str, Any]) -> Callable[[httpx.Request], Fault]:
     return answer
 
 
+@pytest.mark.thorough
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(place=st.integers(0), odd=ODD, is_idle=st.booleans())
 def test_whatever_a_server_says_a_look_is_a_look_or_an_error_of_ours(place: int, odd: Any, *, is_idle: bool) -> None:

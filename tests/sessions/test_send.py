@@ -10,10 +10,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from typer.testing import CliRunner
 
 from remote_dispatch.cli.session import send
 from remote_dispatch.cli.session.app import session_app
+from tests.rig.calls import call
 from tests.rig.sshd import wait_until
 from tests.rig.world import REPOSITORY
 
@@ -167,6 +167,6 @@ def test_run_keeps_the_session_under_a_name_where_asked(laptop: Laptop) -> None:
     ],
 )
 def test_a_call_that_makes_no_sense_is_refused_before_anything_is_asked(words: tuple[str, ...]) -> None:
-    ran = CliRunner().invoke(session_app, words, input="")
+    ran = call(session_app, words)
     assert ran.exit_code == 2, ran.output
     assert "error:" in ran.output

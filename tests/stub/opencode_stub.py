@@ -12,8 +12,10 @@ Sessions live in a SQLite database with the real tables and columns. `run` obeys
     !record FILE         write environment, arguments and stdin as JSON
 
 STUB_FAULT (comma separated): import-refused, import-partial, import-elsewhere, import-gate (waits for the file
-STUB_GATE), export-gate (the same), export-cut, export-fails, export-hang, run-exit-1, db-fails, delete-fails. STUB_MODELS: known models.
-STUB_CLOCK_OFFSET_MS: added to every time it writes.
+STUB_GATE), export-gate (the same), export-cut, export-fails, export-hang, run-exit-1, db-fails, delete-fails; reader-refuses, reader-killed,
+reader-elsewhere (it writes nothing that we could see), no-reader (what OpenCode's own runtime is asked for it answers by its own means, not by running the text that it is given, and refuses
+where one of the faults above stands for a command that it replaces). STUB_MODELS: known models.
+STUB_CLOCK_OFFSET_MS: added to every time it writes. STUB_LOG: a file to which each start adds a line, like `export`.
 """
 
 import os
@@ -85,12 +87,8 @@ def export_session(arguments):
     row = find_session(connection, identity)
     if "export-fails" in FAULTS:
         raise Failure(f"Error: Session not found: {identity}")
-    text = (
-        json.dumps(
-            {"info": session_info(row), "messages": messages_of(connection, identity)}, indent=2, ensure_ascii=False
-        )
-        + "\n"
-    )
+    whole = {"info": session_info(row), "messages": messages_of(connection, identity)}
+    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     data = text.encode("utf-8", "surrogatepass")
     if "export-cut" in FAULTS:
         data = data[: len(data) // 2]
@@ -156,14 +154,17 @@ def query_database(arguments):
         return
     if "db-fails" in FAULTS:
         raise Failure("Unexpected error\n\ndatabase is locked")
-    options = {"--format": "tsv"}
+    layout = "tsv"
     if arguments[0] == "--format":
-        options["--format"], arguments = arguments[1], arguments[2:]
+        layout, arguments = arguments[1], arguments[2:]
     try:
-        rows = database().execute(arguments[0]).fetchall()
+        print_rows(database().execute(arguments[0]).fetchall(), layout)
     except sqlite3.Error as error:
         raise Failure(f"\x1b[91m\x1b[1mError: \x1b[0mUnexpected error\n\n{error}") from None
-    if options["--format"] == "json":
+
+
+def print_rows(rows, layout):
+    if layout == "json":
         print(json.dumps([dict(row) for row in rows], indent=2, ensure_ascii=False))
     elif rows:
         print(
@@ -235,11 +236,69 @@ COMMANDS = {"import": import_session, "export": export_session, "run": run, "db"
             "models": models, "agent": agent, "debug": debug}  # fmt: skip
 
 
+# --- the reader
+
+UNREADABLE = {"reader-refuses", "db-fails", "export-gate", "export-cut", "export-fails", "export-hang"}
+
+
+def read(word, *values):
+    """Do what the text of reader.js would; the exit status says whether it was done."""
+    if FAULTS & UNREADABLE or not os.path.exists(os.path.join(data_directory(), "opencode.db")):
+        leave_cut(values if word == "export" else ())
+        return 94
+    if "reader-killed" in FAULTS:
+        os.kill(os.getpid(), 9)
+    connection = database()
+    connection.execute("pragma query_only = on")
+    connection.execute("begin")
+    try:
+        if word == "rows":
+            print_rows(connection.execute(values[1]).fetchall(), values[0])
+        is_export = word == "export" and "reader-elsewhere" not in FAULTS
+        for at in range(0, len(values) if is_export else 0, 3):
+            write_export(connection, *values[at : at + 3])
+    except (sqlite3.Error, Failure):
+        return 94
+    return 93
+
+
+def leave_cut(values):
+    for path in (*values[1::3], *values[2::3]):
+        if path:
+            with open(path, "w", encoding="ascii") as file:
+                file.write("{")
+
+
+def write_export(connection, identity, file, packed):
+    row = find_session(connection, identity)
+    messages = (json.dumps(one, ensure_ascii=False) for one in messages_of(connection, identity))
+    lines = ",".join(f"\n{one}" for one in messages)
+    text = f'{{"info":{json.dumps(session_info(row), ensure_ascii=False)},"messages":[{lines}{lines and chr(10)}]}}\n'
+    data = text.encode("utf-8", "surrogatepass")
+    for path, content in ((file, lambda: data), (packed, lambda: Later("gzip").compress(data, 1))):
+        if path:
+            with open(path, "wb") as target:
+                target.write(content())
+
+
+def note_start(words):
+    if os.environ.get("STUB_LOG"):
+        with open(os.environ["STUB_LOG"], "a", encoding="utf-8") as log:
+            log.write(" ".join(words) + "\n")
+
+
 def main():
+    if os.environ.get("BUN_BE_BUN") == "1" and "no-reader" not in FAULTS:
+        note_start(["reader", sys.argv[3]])
+        return read(*sys.argv[3:])
     arguments = [word for word in sys.argv[1:] if word != "--pure"]
+    note_start(arguments[:1])
     if arguments in (["--version"], ["-v"]):
         print(VERSION)
         return 0
+    if arguments[:1] == ["-e"]:
+        print("Commands: opencode [project]  start opencode tui", end="")
+        return 1
     try:
         return COMMANDS[arguments[0]](arguments[1:]) or 0
     except Failure as failure:

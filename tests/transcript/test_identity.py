@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 
 from hypothesis import given
@@ -114,3 +115,40 @@ def test_ids_of_one_clock_tick_keep_their_order() -> None:
     mapping = fresh_ids([session(*messages)], NOW)
     old = sorted(one for one in mapping if one.startswith(stem))
     assert sorted(mapping[one] for one in old) == [mapping[one] for one in old]
+
+
+def _renamed_as_text(transcript: Transcript, mapping: dict[str, str]) -> Transcript:
+    """The definition: every longest run of an id's characters that is an id of the mapping, wherever it stands."""
+    text = re.sub(
+        r"(?:ses|msg|prt)_[0-9A-Za-z]+", lambda match: mapping.get(match[0], match[0]), json.dumps(transcript)
+    )
+    renamed: Transcript = json.loads(text)
+    return renamed
+
+
+@given(transcripts(), st.integers(0, 5))
+def test_values_are_renamed_as_their_text_would_be(transcript: Transcript, left_out: int) -> None:
+    mapping = dict(itertools.islice(fresh_ids([transcript], NOW).items(), left_out, None))
+    assert dump(rename(transcript, mapping)) == dump(_renamed_as_text(transcript, mapping))
+
+
+def test_what_holds_no_id_is_shared() -> None:
+    call = tool(200, 2, "bash", input={"command": ["ls"]}, output="x" * 100)
+    transcript = session(assistant(2, call))
+    renamed = rename(transcript, fresh_ids([transcript], NOW))
+    assert renamed["messages"][0]["parts"][0]["state"] is call["state"]
+
+
+def test_ids_are_found_at_any_depth() -> None:
+    deep = json.loads("[" * 900 + json.dumps(SESSION) + "]" * 900)
+    transcript = session(user(1, unknown=deep))
+    renamed = rename(transcript, fresh_ids([transcript], NOW))
+    assert SESSION.encode() not in dump(renamed)
+    assert renamed["info"]["id"].encode() in dump(renamed).partition(b"unknown")[2]
+
+
+def test_names_of_fields_that_change_places_are_renamed_too() -> None:
+    one, other = "ses_" + "a" * 26, "ses_" + "b" * 26
+    transcript = session(user(1, unknown={one: 1, other: 2}))
+    mapping = {one: other, other: one}
+    assert dump(rename(transcript, mapping)) == dump(_renamed_as_text(transcript, mapping)) != dump(transcript)
