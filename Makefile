@@ -4,7 +4,7 @@
 # make slow    tests that take minutes
 # make faults  the whole fault matrix (SEED=1 JOBS=cores; its table goes into docs/reliability.md), then random histories
 # make lint    format, lint, types, import directions, shell, the plugin's JavaScript
-# make bench   benchmarks, by hand
+# make bench   benchmarks, under twenty minutes: .cache/bench.json and docs/performance.md (SECTIONS="dispatches peer": only these)
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -15,6 +15,8 @@ SHELL_FILES := $(shell find . \( -name .venv -o -name .cache -o -name .git \) -p
 PYTHON_JOBS ?= $(shell cores=$$(getconf _NPROCESSORS_ONLN); echo $$((cores + cores / 2)))
 # Without Python's cache of compiled modules each worker of each run would compile every test.
 PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -q -n $(PYTHON_JOBS)
+# Directories without a test for `make quick`, which each worker would collect in vain.
+QUICK_WITHOUT := $(addprefix --ignore=tests/,bad_input machine main_path real)
 # HISTORIES is how many random histories of commands and mishaps `make faults` plays: under six minutes on 4 cores.
 HISTORIES ?= 200
 
@@ -46,6 +48,7 @@ lint: .venv/.installed
 	$(BIN)/lint-imports
 	$(BIN)/shellcheck $(SHELL_FILES)
 	node --input-type=module --check <remote_dispatch/plugin/remote-dispatch.js
+	node --check benchmarks/remote_login.mjs
 
 format: .venv/.installed
 	$(BIN)/ruff format .
@@ -55,7 +58,7 @@ test: setup lint
 	$(PYTEST) --dist worksteal -m "not slow"
 
 quick: .venv/.installed
-	$(PYTEST) -m "not real and not slow and not whole and not thorough"
+	$(PYTEST) -m "not real and not slow and not whole and not thorough" $(QUICK_WITHOUT)
 
 slow: setup
 	$(PYTEST) -m slow
@@ -66,4 +69,6 @@ faults: setup
 	REMOTE_DISPATCH_TEST_EXAMPLES=$(HISTORIES) $(PYTEST) tests/machine
 
 bench: setup
-	$(BIN)/python -m benchmarks
+	@sh tools/ensure-program.sh rsync rsync || echo "the figures of rsync are left out"
+	@sh tools/ensure-peer.sh .cache/peer || echo "the figures of the peer are left out"
+	$(BIN)/python -m benchmarks $(SECTIONS)

@@ -1,68 +1,105 @@
-"""Run the benchmarks: JSON to stdout or a file, and a page for people."""
+"""Run the benchmarks: JSON into a file, tables for people."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+import time
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks import acp, dispatches, processor, startup, transcripts, transfers, watching
-from benchmarks.page import page, surroundings
+from benchmarks.measure import QUICK, Figure, Omission
+from benchmarks.opencode import OpencodeMissingError, find_opencode
+from benchmarks.page import page, surroundings, tables
 
 if TYPE_CHECKING:
-    from benchmarks.measure import Figure
+    from collections.abc import Mapping, Sequence
 
-PAGE = Path(__file__).resolve().parents[1] / "docs/performance.md"
-SECTIONS = {
-    "startup": startup.figures,
-    "processor": processor.figures,
-    "transcripts": transcripts.figures,
-    "dispatches": dispatches.figures,
-    "transfers": transfers.figures,
-    "watching": watching.figures,
-    "acp": acp.figures,
-}
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGE = REPOSITORY / "docs/performance.md"
+OUTPUT = REPOSITORY / ".cache/bench.json"
+SECTIONS = (
+    "dispatches",
+    "peer",
+    "transfers",
+    "startup",
+    "memory",
+    "fanout",
+    "idle",
+    "watching",
+    "transcripts",
+    "acp",
+)
+"""Each is a module here with `figures(directory)`, which yields Figures and Omissions; a directory of its own."""
+_FAILURES = (OSError, RuntimeError, AssertionError, LookupError, ValueError, subprocess.SubprocessError)
 
 
 def main() -> int:
-    """Measure all sections, or those that are named; the page is written only when all were measured."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
-    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all without")
-    parser.add_argument("--output", type=Path, help="write the JSON here instead of stdout")
-    options = parser.parse_args()
-    if unknown := set(options.sections) - SECTIONS.keys():
-        parser.error(f"no section is called {', '.join(sorted(unknown))}")
-    chosen = options.sections or list(SECTIONS)
+    """Measure all sections, or those that are named. `docs/performance.md` is written when all were measured."""
+    options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.quick:
+        os.environ[QUICK] = "1"
     try:
-        if {"dispatches", "watching"} & set(chosen):
-            dispatches.find_opencode()
-    except dispatches.OpencodeMissingError as error:
+        find_opencode()
+    except OpencodeMissingError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     about = surroundings()
-    figures = [figure for name in chosen for figure in _measured(name)]
-    if not options.sections:
-        PAGE.write_text(page(figures, about), encoding="utf-8")
-    _put(json.dumps({"about": about, "figures": [asdict(figure) for figure in figures]}, indent=1), options.output)
-    return 0
+    results: list[Figure | Omission] = []
+    began = time.monotonic()
+    failed = [name for name in options.sections or SECTIONS if not _measure(name, results)]
+    about["minutes"] = f"{(time.monotonic() - began) / 60:.0f}"
+    _write(options.output, results, about)
+    if options.sections or options.quick:
+        print("\n".join(tables(results)))
+    elif not failed:
+        PAGE.write_text(page(results, about), encoding="utf-8")
+    return 1 if failed else 0
 
 
-def _measured(name: str) -> list[Figure]:
-    print(f"measuring {name}", file=sys.stderr)
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=main.__doc__)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; all without")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the JSON (.cache/bench.json)")
+    parser.add_argument("--quick", action="store_true", help="show that it works: one round, near only; no page")
+    options = parser.parse_args()
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"no section is called {', '.join(sorted(unknown))}")
+    return options
+
+
+def _measure(name: str, results: list[Figure | Omission]) -> bool:
+    """Add what a section gives; False when it failed, and why is on stderr: the others are measured all the same."""
+    print(f"measuring {name}", file=sys.stderr, flush=True)
+    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rd-bench-", ignore_cleanup_errors=True) as directory:
-        return list(SECTIONS[name](Path(directory)))
+        try:
+            results.extend(importlib.import_module(f"benchmarks.{name}").figures(Path(directory)))
+        except _FAILURES:
+            traceback.print_exc()
+            return False
+    print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
+    return True
 
 
-def _put(text: str, output: Path | None) -> None:
-    if output is None:
-        print(text)
-    else:
-        output.write_text(f"{text}\n", encoding="utf-8")
+def _write(output: Path, results: Sequence[Figure | Omission], about: Mapping[str, str]) -> None:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figures = [one.as_json() for one in results if isinstance(one, Figure)]
+    omitted = {one.group: one.reason for one in results if isinstance(one, Omission)}
+    text = json.dumps({"about": dict(about), "figures": figures, "omitted": omitted}, indent=1)
+    output.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

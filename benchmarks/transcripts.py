@@ -1,9 +1,8 @@
-"""How long the pure functions take on large transcripts, and how much memory. Run as a program it measures one file."""
+"""How long the pure functions take on large transcripts. Run as a program it measures one file."""
 
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -23,19 +22,19 @@ MEGABYTE = 1_000_000
 
 
 def figures(directory: Path) -> Iterator[Figure]:
-    """Measure each size in a process of its own: its peak is that of this file."""
+    """Measure each size in a process of its own."""
     for size in SIZES_MB:
         file = directory / f"{size}.json"
         _write(file, size * MEGABYTE)
         argv = [sys.executable, "-m", "benchmarks.transcripts", str(file)]
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, timeout=120, check=True)
         file.unlink()
-        for name, (value, unit) in json.loads(done.stdout).items():
-            yield Figure(f"transcript of {size} MB", name, value, unit)
+        for name, value in json.loads(done.stdout).items():
+            yield Figure(f"transcript of {size} MB", name, value, "ms")
 
 
-def measure(file: Path) -> dict[str, tuple[float, str]]:
-    """Return a time for each function, and the peak of the whole process."""
+def measure(file: Path) -> dict[str, float]:
+    """Return how many milliseconds each function takes."""
     data = file.read_bytes()
     one = transcripts.parse(data)
     back = transcripts.parse(data)
@@ -48,14 +47,7 @@ def measure(file: Path) -> dict[str, tuple[float, str]]:
         "rename": lambda: transcripts.rename(one, id_map),
         "read-back": lambda: transcripts.read_back_problems(one, back),
     }
-    times = {name: (elapsed_s(work) * 1000, "ms") for name, work in works.items()}
-    return {**times, "peak memory": (_peak_bytes() / MEGABYTE, "MB")}
-
-
-def _peak_bytes() -> float:
-    """Linux counts in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return {name: elapsed_s(work) * 1000 for name, work in works.items()}
 
 
 def _write(file: Path, size: int) -> None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from benchmarks.dispatches import find_opencode
 from benchmarks.measure import Figure
+from benchmarks.opencode import find_opencode
 from remote_dispatch.demo.provider import ScriptedModel
 from remote_dispatch.opencode.api import Api
 from remote_dispatch.sessions.store import SessionStore
