@@ -5,7 +5,6 @@ What is compared is the overhead: all the time that passes, less that of the bar
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -13,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 from benchmarks.by_hand import ByHand
 from benchmarks.latency import OutcomeWatch
 from benchmarks.links import HOST_ADDRESS, RTTS_S, DelayProxy, LinkUnavailableError, PacketLink, reach_through
-from benchmarks.measure import Figure, Omission, Sample, at_most, await_exit, is_quick, rounds
-from benchmarks.opencode import PROMPT, Bare, a_session, bare, find_opencode, sessions
+from benchmarks.measure import Figure, Omission, Sample, at_most, is_quick, rounds
+from benchmarks.opencode import DEADLINE_S, PROMPT, Bare, a_session, bare, find_opencode, sent_s, sessions
 from remote_dispatch.demo.provider import ScriptedModel
 from tests.rig.world import World
 
@@ -31,7 +30,6 @@ FAR_S = 0.1
 """From this distance on there is a round less: distance is most of the time there, and does not vary."""
 PROXIED, PACKETS = "delay proxy", "real packets"
 OURS, PLAIN, SHARED = "ours", "ssh and scp", "ssh and scp over one connection"
-_DEADLINE_S = 120.0
 _MODES: dict[Mode, str] = {"one_way": "one way", "round_trip": "round trip"}
 
 
@@ -147,7 +145,7 @@ def _played(stage: Stage, rtts_s: Sequence[float], times: Rounds) -> Results:
 def _one_way(stage: Stage, session: str) -> float:
     """The work on the host has ended before anything else is measured."""
     taken_s = _sent(stage, session)
-    stage.world.await_end(timeout_s=_DEADLINE_S)
+    stage.world.await_end(timeout_s=DEADLINE_S)
     return taken_s
 
 
@@ -166,22 +164,13 @@ def _by_hand(stage: Stage, ids: Iterator[str], results: Results, rtt_s: float) -
 
 
 def _sent(stage: Stage, session: str, *options: str) -> float:
-    """What the world checks of every command is not counted."""
-    arguments = ("send", "pi", PROMPT, "--session", session, *options, "--json")
     with stage.at_the_laptop():
-        began = time.perf_counter()
-        running = stage.world.start(*arguments)
-        exit_code = await_exit(running.process, _DEADLINE_S)
-        taken_s = time.perf_counter() - began
-    ran = running.finish()
-    if exit_code != 0:
-        raise RuntimeError(f"the dispatch ended with exit code {exit_code}: {ran.stderr[-2000:]}")
-    return taken_s
+        return sent_s(stage.world, session, *options)
 
 
 def _figures(results: Results, rtts_s: Sequence[float], link: str) -> Iterator[Figure]:
-    handed = Sample(tuple(one.one_way_s for one in results.bare)).median
-    whole = Sample(tuple(one.round_trip_s for one in results.bare)).median
+    handed = Sample(tuple(one.handed_s for one in results.bare)).median
+    whole = Sample(tuple(one.whole_s for one in results.bare)).median
     bare_times: tuple[tuple[Mode, float], ...] = (("one_way", handed), ("round_trip", whole))
     for mode, bare_s in bare_times:
         yield from _overheads(results, rtts_s, f"less the bare commands, {link}", mode, bare_s)

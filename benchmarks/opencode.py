@@ -6,12 +6,12 @@ import json
 import os
 import random
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from benchmarks.measure import elapsed_s
+from benchmarks.measure import await_exit
 from tests.rig.stub import a_transcript
 from tests.rig.world import REPOSITORY
 
@@ -35,12 +35,15 @@ class OpencodeMissingError(Exception):
     """There is no OpenCode to measure with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bare:
-    """What OpenCode's own commands take, without any network: export and import; and with run, export, import."""
+class Bare(NamedTuple):
+    """When OpenCode's own commands have ended, in seconds from the first one's start, without any network."""
 
-    one_way_s: float
-    round_trip_s: float
+    handed_s: float
+    """Export and import."""
+    exported_s: float
+    """And run, and export: as long as the peer's launch lasts."""
+    whole_s: float
+    """And import."""
 
 
 def find_opencode() -> Path:
@@ -102,15 +105,24 @@ def prose(size_bytes: int, seed: int) -> str:
 def bare(world: World, session: str) -> Bare:
     """Do with OpenCode alone what a dispatch of this session consists of; both sides are this machine."""
     file = world.directory / "bare.json"
+    began = time.perf_counter()
+    file.write_text(world.laptop.run("export", session).stdout)
+    world.host.run("import", str(file))
+    handed = time.perf_counter()
+    world.host.run("run", "--session", session, "--format", "json", "--model", world.host.opencode.model, "--", PROMPT)
+    file.write_text(world.host.run("export", session).stdout)
+    exported = time.perf_counter()
+    world.laptop.run("import", str(file))
+    return Bare(handed - began, exported - began, time.perf_counter() - began)
 
-    def hand() -> None:
-        file.write_text(world.laptop.run("export", session).stdout)
-        world.host.run("import", str(file))
 
-    def rest() -> None:
-        world.host.run("run", "--session", session, "--format", "json", "--model", "scripted/large", "--", PROMPT)
-        file.write_text(world.host.run("export", session).stdout)
-        world.laptop.run("import", str(file))
-
-    handed = elapsed_s(hand)
-    return Bare(handed, handed + elapsed_s(rest))
+def sent_s(world: World, session: str, *options: str) -> float:
+    """Send a session with our own command, and return how long that took; what the world checks of it not counted."""
+    began = time.perf_counter()
+    running = world.start("send", "pi", PROMPT, "--session", session, *options, "--json")
+    exit_code = await_exit(running.process, DEADLINE_S)
+    taken_s = time.perf_counter() - began
+    ran = running.finish()
+    if exit_code != 0:
+        raise RuntimeError(f"the dispatch ended with exit code {exit_code}: {ran.stderr[-2000:]}")
+    return taken_s

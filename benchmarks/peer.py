@@ -7,15 +7,13 @@ bare OpenCode commands. With the stand-in, whose starts cost next to nothing, co
 from __future__ import annotations
 
 import statistics
-import subprocess
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from benchmarks.links import RTTS_S, DelayProxy, reach_through
-from benchmarks.measure import Figure, Omission, Sample, at_most, await_exit, is_quick, rounds
-from benchmarks.opencode import PROMPT, a_session, find_opencode
+from benchmarks.measure import Figure, Omission, Sample, at_most, is_quick, rounds
+from benchmarks.opencode import DEADLINE_S, Bare, a_session, bare, find_opencode, sent_s
 from benchmarks.remote_login import Peer, PeerAlone, PeerMissingError, find_peer
 from remote_dispatch.demo.provider import ScriptedModel
 from tests.rig.world import World
@@ -32,18 +30,6 @@ RTTS_ALONE_S = RTTS_S[::2]
 TARGET = at_most(1 / 7, "ratio")
 MENDED = "the package's export is mended: as it is it fails above 64 KiB"
 BELOW_ZERO = "below zero: OpenCode starts less often than in the bare commands"
-_DEADLINE_S = 120.0
-
-
-class Bare(NamedTuple):
-    """When OpenCode's own commands have ended, in seconds from the first one's start, without any network."""
-
-    handed_s: float
-    """Export and import."""
-    exported_s: float
-    """And run, and export: as long as the peer's launch lasts."""
-    whole_s: float
-    """And import."""
 
 
 @dataclass(slots=True)
@@ -118,7 +104,7 @@ def _measured(stack: ExitStack, world: World, peer: Peer, rtts_s: Sequence[float
         proxy.rtt_s = rtt_s
         times = results.times.setdefault(rtt_s, Times())
         for _ in range(rounds(ROUNDS)):
-            results.bare.append(_bare(world, a_session(world)))
+            results.bare.append(bare(world, a_session(world)))
             _add(times, world, peer)
     return results
 
@@ -126,55 +112,14 @@ def _measured(stack: ExitStack, world: World, peer: Peer, rtts_s: Sequence[float
 def _add(times: Times, world: World, peer: Peer) -> None:
     if not isinstance(peer, PeerAlone):
         times.one_way.append(_one_way_s(world))
-    times.round_trip.append(_sent_s(world, "--mode", "round-trip"))
+    times.round_trip.append(sent_s(world, a_session(world), "--mode", "round-trip"))
     launched_s, returned_s = peer.times_s(a_session(world))
     times.peer_launched.append(launched_s)
     times.peer_returned.append(returned_s)
 
 
-def _bare(world: World, session: str) -> Bare:
-    """Do with OpenCode alone what a dispatch of this session consists of; both sides are this machine."""
-    file = world.directory / "bare.json"
-    began = time.perf_counter()
-    file.write_text(world.laptop.run("export", session).stdout)
-    world.host.run("import", str(file))
-    handed = time.perf_counter()
-    _run(world, session)
-    file.write_text(world.host.run("export", session).stdout)
-    exported = time.perf_counter()
-    world.laptop.run("import", str(file))
-    return Bare(handed - began, exported - began, time.perf_counter() - began)
-
-
-def _run(world: World, session: str) -> None:
-    machine = world.host
-    subprocess.run(
-        [machine.bin / "opencode", "run", "--session", session, "--format", "json", "--model", machine.opencode.model],
-        cwd=machine.project,
-        env={**machine.opencode.environment, "PWD": str(machine.project)},
-        input=PROMPT,
-        text=True,
-        capture_output=True,
-        timeout=_DEADLINE_S,
-        check=True,
-    )
-
-
 def _one_way_s(world: World) -> float:
     """The work on the host has ended before anything else is measured."""
-    taken_s = _sent_s(world)
-    world.await_end(timeout_s=_DEADLINE_S)
-    return taken_s
-
-
-def _sent_s(world: World, *options: str) -> float:
-    """What the world checks of every command is not counted."""
-    arguments = ("send", "pi", PROMPT, "--session", a_session(world), *options, "--json")
-    began = time.perf_counter()
-    running = world.start(*arguments)
-    exit_code = await_exit(running.process, _DEADLINE_S)
-    taken_s = time.perf_counter() - began
-    ran = running.finish()
-    if exit_code != 0:
-        raise RuntimeError(f"the dispatch ended with exit code {exit_code}: {ran.stderr[-2000:]}")
+    taken_s = sent_s(world, a_session(world))
+    world.await_end(timeout_s=DEADLINE_S)
     return taken_s

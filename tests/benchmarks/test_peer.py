@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import Omission
-from benchmarks.peer import GROUP, Bare, Results, Times, figures, figures_of
+from benchmarks.opencode import Bare
+from benchmarks.peer import GROUP, Results, Times, figures, figures_of
 from benchmarks.remote_login import VARIABLE, PeerFailedError, Report
 
 BARE = Bare(handed_s=2.0, exported_s=6.0, whole_s=7.0)
