@@ -78,6 +78,7 @@ def test_events_come_also_where_the_clock_was_set_back(one_host: Host) -> None:
     one_host.stage(f"!wait {gate}")
     one_host.launch()
     events = one_host.run_directory / "events.jsonl"
+    wait_until(events.exists)
     values = (str(one_host.run_directory), str(events.stat().st_size), "1")
     with one_host.open("follow", *values, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
