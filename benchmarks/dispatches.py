@@ -26,6 +26,8 @@ Mode = Literal["one_way", "round_trip"]
 
 PACKET_RTTS_S = (0.100,)
 PACKET_RATE_BITS = 100e6
+BY_HAND_RTTS_S = (0.0, *RTTS_S[2:])
+"""Where it is done by hand too: the second distance would tell little more for half a minute."""
 FAR_S = 0.1
 """From this distance on there is a round less: distance is most of the time there, and does not vary."""
 PROXIED, PACKETS = "delay proxy", "real packets"
@@ -113,7 +115,7 @@ def _over_packets(directory: Path, rtts_s: Sequence[float]) -> Results:
         model = stack.enter_context(ScriptedModel())
         world = stack.enter_context(World(directory, find_opencode(), model.url, listen=HOST_ADDRESS))
         stage = Stage(world, link, link.laptop, _hands(stack, world, world.sshd.port))
-        return _played(stage, rtts_s, Rounds(rounds(2), rounds(2), 1))
+        return _played(stage, rtts_s, Rounds(rounds(2), rounds(2), 0))
 
 
 def _hands(stack: ExitStack, world: World, port: int) -> dict[str, ByHand]:
@@ -129,7 +131,7 @@ def _played(stage: Stage, rtts_s: Sequence[float], times: Rounds) -> Results:
     results = Results()
     for number in range(times.near):
         distances = times.of(number, rtts_s)
-        by_hand = distances if number < times.by_hand else []
+        by_hand = [rtt_s for rtt_s in distances if number < times.by_hand and rtt_s in BY_HAND_RTTS_S]
         ids = iter(sessions(stage.world, 1 + 2 * len(distances) + len(stage.hands) * len(by_hand)))
         results.bare.append(bare(stage.world, next(ids)))
         for rtt_s in distances:
@@ -185,14 +187,18 @@ def _figures(results: Results, rtts_s: Sequence[float], link: str) -> Iterator[F
 
 
 def _overheads(results: Results, rtts_s: Sequence[float], group: str, mode: Mode, bare_s: float) -> Iterator[Figure]:
+    """The target stands once at each distance."""
+    group = f"{_MODES[mode]} {group}"
     for rtt_s in rtts_s:
         ours = results.sample(OURS, rtt_s, mode).minus(bare_s)
         target = at_most(0.5 + 12 * rtt_s) if mode == "one_way" else None
-        for who in (PLAIN, SHARED):
+        others = [who for who in (PLAIN, SHARED) if (who, rtt_s) in results.times]
+        for who in others:
             theirs = results.sample(who, rtt_s, mode).minus(bare_s)
-            name = f"{_at(rtt_s)}, beside {who}"
-            yield Figure.of(f"{_MODES[mode]} {group}", name, ours, "s", theirs, target=target)
+            yield Figure.of(group, f"{_at(rtt_s)}, beside {who}", ours, "s", theirs, target=target)
             target = None
+        if not others:
+            yield Figure.of(group, _at(rtt_s), ours, "s", target=target)
 
 
 def _at(rtt_s: float) -> str:

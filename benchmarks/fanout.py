@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from benchmarks.spending import Spent
 
-ROUNDS = 2
+ROUNDS = 1
 _TARGET = at_most(1.5, "ratio")
 _DOCTOR, _REFRESH = "`doctor`, 50 hosts", "`list --refresh`, 50 hosts"
 

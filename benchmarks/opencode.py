@@ -109,11 +109,25 @@ def bare(world: World, session: str) -> Bare:
     file.write_text(world.laptop.run("export", session).stdout)
     world.host.run("import", str(file))
     handed = time.perf_counter()
-    world.host.run("run", "--session", session, "--format", "json", "--model", world.host.opencode.model, "--", PROMPT)
+    _run(world, session)
     file.write_text(world.host.run("export", session).stdout)
     exported = time.perf_counter()
     world.laptop.run("import", str(file))
     return Bare(handed - began, exported - began, time.perf_counter() - began)
+
+
+def _run(world: World, session: str) -> None:
+    machine = world.host
+    subprocess.run(
+        [machine.bin / "opencode", "run", "--session", session, "--format", "json", "--model", machine.opencode.model],
+        cwd=machine.project,
+        env={**machine.opencode.environment, "PWD": str(machine.project)},
+        input=PROMPT,
+        text=True,
+        capture_output=True,
+        timeout=DEADLINE_S,
+        check=True,
+    )
 
 
 def sent_s(world: World, session: str, *options: str) -> float:

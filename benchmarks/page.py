@@ -40,7 +40,7 @@ How to read it:
   slow start, Nagle and delayed acknowledgements are the kernel's own. This needs root on Linux.
 - "by hand" is two scripts, `benchmarks/by_hand.py`: export, `scp`, `ssh` to import, `ssh` to start the run in the
   background; then `ssh test -f` every second, `scp`, import. It checks nothing. "Over one connection" is the same with
-  ControlMaster, opened anew for each dispatch. It is done once at each distance, and so is the peer's.
+  ControlMaster, opened anew for each dispatch. It is done once at a distance, and so is the peer's.
 - **Return latency** is the time from the outcome file on the host to the beginning of the merge at home.
 - **Memory** is that of our own process at its peak, OpenCode's not. Interpreter and asyncssh alone take some 70 MB, so
   for small sessions the ratio says nothing. Python keeps a text with an emoji in it at four bytes a character: a

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SESSIONS = 20
-MEASURED_S = 20
+MEASURED_S = 10
 WARM_S = 5
 WORK_S = 120
 LIMIT_PERCENT = 10
