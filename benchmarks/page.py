@@ -8,6 +8,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import Figure, Omission
@@ -151,8 +152,8 @@ def _opencode_version() -> str:
 def _processor() -> str:
     """Linux says it in one place, macOS in another; a machine may not say it at all."""
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:  # noqa: PTH123
-            names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
         return names[0] if names else platform.processor()
     except OSError:
         return _said("sysctl", "-n", "machdep.cpu.brand_string")

@@ -61,9 +61,9 @@ def _way_home(record: Dispatch, goal: Goal) -> Callable[[Passage], Awaitable[boo
     It is imported before a run is waited for: that takes long enough for an upgrade to put other modules there.
     """
     if goal is Goal.HOME:
-        from remote_dispatch.dispatch.finish import bring_home  # noqa: PLC0415
+        from remote_dispatch.dispatch.finish import bring_home  # noqa: PLC0415 - 15 ms that a hand-over alone does not pay
     if record.state is State.RUNNING:
-        from remote_dispatch.dispatch.follow import follow  # noqa: PLC0415
+        from remote_dispatch.dispatch.follow import follow  # noqa: PLC0415 - as above
 
         return follow
     return bring_home if goal is Goal.HOME else None
