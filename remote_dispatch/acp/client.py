@@ -17,7 +17,7 @@ from remote_dispatch.acp.happening import Asked, CommandsKnown, Raw, ToolChanged
 from remote_dispatch.acp.peer import INVALID_PARAMS, METHOD_NOT_FOUND, Peer, RpcError
 from remote_dispatch.errors import DeadlinePassedError, HostNotReadyError, UnknownNameError
 from remote_dispatch.text import clean, mask_addresses
-from remote_dispatch.transcript.shape import mapping
+from remote_dispatch.transcript.shape import mapping, mappings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -353,7 +353,7 @@ def no_session(host: str, session_id: str) -> UnknownNameError:
 def values_of(option: Raw) -> list[str]:
     """Return the values that an option can have; they may stand in groups."""
     found: list[str] = []
-    for one in _mappings(option.get("options")):
+    for one in mappings(option.get("options")):
         found += [str(one["value"])] if "value" in one else values_of(one)
     return found
 
@@ -371,14 +371,10 @@ def _no_value(host: str, session: Attached, option_id: str, value: str) -> Unkno
 def _listed(raw: Raw) -> list[Listed]:
     return [
         Listed(one["sessionId"], *(str(one.get(key) or "") for key in ("cwd", "title", "updatedAt")))
-        for one in _mappings(raw.get("sessions"))
+        for one in mappings(raw.get("sessions"))
         if isinstance(one.get("sessionId"), str)
     ]
 
 
 def _options(raw: Raw) -> tuple[Raw, ...]:
-    return tuple(_mappings(raw.get("configOptions")))
-
-
-def _mappings(raw: object) -> list[Raw]:
-    return [one for one in raw if isinstance(one, dict)] if isinstance(raw, list) else []
+    return tuple(mappings(raw.get("configOptions")))

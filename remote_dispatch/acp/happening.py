@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from remote_dispatch.model import Todo
-from remote_dispatch.transcript.shape import mapping
+from remote_dispatch.transcript.shape import mapping, mappings
 
 Raw = dict[str, Any]
 
-TODO_TOOL = "todowrite"
 FINISHED = ("completed", "failed")
 """Statuses of a tool call that nothing changes any more."""
 
@@ -185,14 +184,14 @@ def read_asked(params: Raw) -> Asked:
     """Return what a `session/request_permission` asks. Questions are told from permissions by what they offer."""
     call = mapping(params.get("toolCall"))
     raw, meta = mapping(call.get("rawInput")), mapping(params.get("_meta"))
-    choices = tuple(_choice(one) for one in _mappings(params.get("options")))
+    choices = tuple(_choice(one) for one in mappings(params.get("options")))
     return Asked(
         session_id=_text(params.get("sessionId")),
         title=_text(call.get("title")),
         choices=tuple(one for one in choices if one.id),
         kind=_text(call.get("kind")),
         command=_text(raw.get("command")),
-        paths=tuple(path for one in _mappings(call.get("locations")) if (path := _text(one.get("path")))),
+        paths=tuple(path for one in mappings(call.get("locations")) if (path := _text(one.get("path")))),
         diff=_text(raw.get("diff")),
         is_question=meta.get("kind") == "question",
         sub_agent=_text(meta.get("subAgent")),
@@ -206,10 +205,10 @@ def _rest(kind: str, update: Raw) -> Happening:
             cost = mapping(update.get("cost")).get("amount")
             return UsageChanged(_number(update.get("used")), _number(update.get("size")), _amount(cost))
         case "available_commands_update":
-            named = _mappings(update.get("availableCommands"))
+            named = mappings(update.get("availableCommands"))
             return CommandsKnown(frozenset(_text(one.get("name")).lstrip("/") for one in named))
         case "config_option_update":
-            return OptionsChanged(tuple(_mappings(update.get("configOptions"))))
+            return OptionsChanged(tuple(mappings(update.get("configOptions"))))
         case _:
             return Other(kind, update)
 
@@ -230,7 +229,7 @@ def _retried(update: Raw) -> Retried | None:
 def _tool(update: Raw) -> ToolChanged:
     output, meta = mapping(update.get("rawOutput")), mapping(mapping(update.get("rawOutput")).get("metadata"))
     exit_status = meta.get("exit")
-    texts = (_content(one) for one in _mappings(update.get("content")) if one.get("type") == "content")
+    texts = (_content(one) for one in mappings(update.get("content")) if one.get("type") == "content")
     return ToolChanged(
         call_id=_text(update.get("toolCallId")),
         status=_text(update.get("status")),
@@ -253,7 +252,7 @@ def _todos_of(update: Raw) -> tuple[TodosChanged, ...]:
 def _todos(raw: object) -> tuple[Todo, ...]:
     return tuple(
         Todo(content, _text(one.get("status")) or "pending", _text(one.get("priority")) or "medium")
-        for one in _mappings(raw)
+        for one in mappings(raw)
         if (content := _text(one.get("content")))
     )
 
@@ -265,10 +264,6 @@ def _choice(raw: Raw) -> Choice:
 
 def _content(update: Raw) -> str:
     return _text(mapping(update.get("content")).get("text"))
-
-
-def _mappings(raw: object) -> list[Raw]:
-    return [one for one in raw if isinstance(one, dict)] if isinstance(raw, list) else []
 
 
 def _text(raw: object) -> str:

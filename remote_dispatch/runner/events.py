@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from remote_dispatch.text import clean as clean_text
 from remote_dispatch.text import mask_addresses
-from remote_dispatch.transcript.shape import mapping
+from remote_dispatch.transcript.shape import TODO_TOOL, mapping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -114,7 +114,7 @@ def _tool(part: dict[str, Any]) -> Progress:
     state = mapping(part.get("state"))
     tool = clean(part.get("tool"))
     todos = mapping(state.get("input")).get("todos")
-    if tool == "todowrite" and isinstance(todos, list):
+    if tool == TODO_TOOL and isinstance(todos, list):
         return _todo(todos)
     is_error = state.get("status") == "error"
     text = clean(state.get("error")) if is_error else clean(state.get("title"))
@@ -125,7 +125,7 @@ def _todo(todos: list[Any]) -> Progress:
     lines = [mapping(todo) for todo in todos]
     done = sum(line.get("status") == "completed" for line in lines)
     current = next((clean(line.get("content")) for line in lines if line.get("status") == "in_progress"), "")
-    return Progress("todo", current, tool="todowrite", done=done, total=len(lines))
+    return Progress("todo", current, tool=TODO_TOOL, done=done, total=len(lines))
 
 
 def _tokens(part: dict[str, Any]) -> Progress | None:

@@ -39,6 +39,7 @@ from remote_dispatch.sessions.happening import (
 from remote_dispatch.sessions.monitor import AWAY, Monitor
 from remote_dispatch.sessions.reading import read
 from remote_dispatch.sessions.values import Phase, TodoCount
+from remote_dispatch.transcript.shape import TODO_TOOL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -256,7 +257,7 @@ def _told(update: Update, last: Standing | None, record: Dispatch) -> Iterable[S
             yield Progress("tool", tool.error if is_error else tool.title, tool=tool.tool, is_error=is_error)
         case Happened(what=TodosChanged(todos=todos)):
             count = TodoCount.of(todos)
-            yield Progress("todo", count.active or "", tool="todowrite", done=count.done, total=count.total)
+            yield Progress("todo", count.active or "", tool=TODO_TOOL, done=count.done, total=count.total)
         case Changed(standing=standing) if standing.end is not None and standing.end.answer:
             yield Progress("text", standing.end.answer)
         case _:

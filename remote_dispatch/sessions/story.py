@@ -20,7 +20,7 @@ from remote_dispatch.sessions.happening import (
 )
 from remote_dispatch.sessions.texts import Texts
 from remote_dispatch.text import clean, mask_addresses
-from remote_dispatch.transcript.shape import mapping, state_of
+from remote_dispatch.transcript.shape import TODO_TOOL, mapping, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -183,7 +183,7 @@ class Story:
         if self._message_id not in ids:
             return False
         turn = reading.messages[ids.index(self._message_id) :]
-        parts = (part for message in turn for part in _parts(message) if part.get("tool") == "todowrite")
+        parts = (part for message in turn for part in _parts(message) if part.get("tool") == TODO_TOOL)
         return any(state_of(part).get("status") == "completed" for part in parts)
 
     def _open_requests(self, reading: Reading) -> Iterator[Happened]:

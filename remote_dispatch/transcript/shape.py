@@ -14,6 +14,8 @@ Message = dict[str, Any]
 Part = dict[str, Any]
 
 OPEN_STATUSES = frozenset({"pending", "running"})
+TODO_TOOL = "todowrite"
+"""OpenCode's tool that carries a session's whole list of todos."""
 
 
 def messages_of(transcript: Transcript) -> list[Message]:
@@ -46,6 +48,11 @@ def state_of(part: Part) -> dict[str, Any]:
 def mapping(value: Any) -> dict[str, Any]:
     """Return the value when it is an object, otherwise an empty one."""
     return value if isinstance(value, dict) else {}
+
+
+def mappings(value: Any) -> list[dict[str, Any]]:
+    """Return what of a list are objects; nothing of anything else."""
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def is_open_call(part: Part) -> bool:

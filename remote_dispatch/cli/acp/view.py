@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from remote_dispatch.acp.happening import (
-    TODO_TOOL,
     Asked,
     Choice,
     Other,
@@ -25,6 +24,7 @@ from remote_dispatch.cli.output import note, say, stream
 from remote_dispatch.cli.screen import marks_for
 from remote_dispatch.cli.session.asking import Ask, print_foreign, read_line
 from remote_dispatch.text import clean, mask_addresses
+from remote_dispatch.transcript.shape import TODO_TOOL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
