@@ -49,7 +49,7 @@ async def make_bundle(git: Git, snapshot: Snapshot, target: Path, known: Collect
     when the history has holes (a partial clone).
     """
     store = git.on(snapshot.store)
-    revisions = [SNAPSHOT_REF, *(f"^{one}" for one in await _known_here(store, known))]
+    revisions = [SNAPSHOT_REF, *(f"^{one}" for one in await _known_here(store, _but_itself(snapshot, known)))]
     if snapshot.is_partial:
         await _check_complete(store, revisions)
     source = "".join(f"{one}\n" for one in revisions).encode()
@@ -69,6 +69,13 @@ async def make_archive(git: Git, snapshot: Snapshot, target: Path) -> Parcel:
         await store.run("cat-file", "--batch", "--buffer", input=ids, output=contents, timeout_s=LONG_S)
         await asyncio.to_thread(_write_archive, found, contents, target)
     return await _sealed(target, "archive")
+
+
+def _but_itself(snapshot: Snapshot, known: Collection[str]) -> set[str]:
+    """The same tree within the same second is the same commit, and git refuses to bundle nothing: send that commit."""
+    if snapshot.commit not in known:
+        return set(known)
+    return {*known, *([snapshot.base] if snapshot.base else [])} - {snapshot.commit}
 
 
 async def _known_here(store: Git, known: Collection[str]) -> list[str]:

@@ -30,6 +30,17 @@ async def test_a_second_bundle_holds_only_what_the_host_lacks(home: Home, far: F
     assert contents(far.top) == contents(home.top)
 
 
+async def test_the_same_tree_sent_twice_within_a_second_travels_both_times(home: Home, far: Far) -> None:
+    """Both snapshots are the same commit then; git makes no bundle of nothing."""
+    commit(home.top, {"large": os.urandom(300_000)})
+    home = await home.again()
+    first = await home.send(far)
+    bundle = home.folder / "code.bundle"
+    await make_bundle(home.git, first, bundle, [first.commit])
+    assert 0 < bundle.stat().st_size < 2_000
+    sh(far.top, "bundle", "verify", "-q", bundle)
+
+
 async def test_the_bundle_has_one_ref_and_its_digest_is_told(home: Home, tmp_path: Path) -> None:
     parcel = await make_bundle(home.git, await home.snapshot(), tmp_path / "b")
     assert sh(tmp_path, "bundle", "list-heads", parcel.path).endswith(" refs/dispatch/snapshot")
