@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 
 def kill_runner(world: World) -> None:
-    """Kill the runner as a lack of memory would: nothing of it can clean up."""
+    """Kill the runner as a lack of memory would, once OpenCode has said `before`: nothing of it can clean up."""
     [run] = world.run_directories()
-    world.await_file(run / "started")
+    events = world.await_file(run / "events.jsonl")
+    wait_until(lambda: '"before"' in events.read_text(), "OpenCode said nothing", timeout_s=20)
     world.host_kill(int((run / "lock" / "owner").read_text().split()[1]))
 
 

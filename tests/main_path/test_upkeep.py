@@ -101,6 +101,7 @@ def test_a_round_trip_is_everywhere_and_equal(world: World) -> None:
 def test_before_it_is_collected_the_result_is_only_there(world: World, gate: Path) -> None:
     session = world.local_session("hello", "hi there")
     world.send(f"!wait {gate}\n!say done", "--session", session, "--name", "kumo")
+    wait_until(lambda: len(world.host.export(session)["messages"]) > 2, "no turn began there", timeout_s=20)
     ran = world.cli("verify", "kumo", "--json")
     assert (ran.exit_code, copies(ran.data)[:3]) == (0, ["eee", "eee", "mme"])
     gate.touch()
