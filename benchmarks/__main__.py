@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
 import os
-import signal
-import subprocess
 import sys
-import tempfile
 import time
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import QUICK, Figure, Omission
 from benchmarks.opencode import OpencodeMissingError, find_opencode
 from benchmarks.page import page, surroundings, tables
+from benchmarks.sections import SECTIONS, all_of, end_on_sigterm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,26 +21,12 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGE = REPOSITORY / "docs/performance.md"
 OUTPUT = REPOSITORY / ".cache/bench.json"
-SECTIONS = (
-    "dispatches",
-    "peer",
-    "transfers",
-    "startup",
-    "memory",
-    "fanout",
-    "idle",
-    "watching",
-    "transcripts",
-    "acp",
-)
-"""Each is a module here with `figures(directory)`, which yields Figures and Omissions; a directory of its own."""
-_FAILURES = (OSError, RuntimeError, AssertionError, LookupError, ValueError, subprocess.SubprocessError)
 
 
 def main() -> int:
     """Measure all sections, or those that are named. `docs/performance.md` is written when all were measured."""
     options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    end_on_sigterm()
     if options.quick:
         os.environ[QUICK] = "1"
     try:
@@ -53,16 +35,16 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     about = surroundings()
-    results: list[Figure | Omission] = []
     began = time.monotonic()
-    failed = [name for name in options.sections or SECTIONS if not _measure(name, results)]
+    parts = dict(all_of(options.sections or SECTIONS))
+    results = [one for name in SECTIONS for one in parts.get(name) or ()]
     about["minutes"] = f"{(time.monotonic() - began) / 60:.0f}"
     _write(options.output, results, about)
     if options.sections or options.quick:
         print("\n".join(tables(results)))
-    elif not failed:
+    elif None not in parts.values():
         PAGE.write_text(page(results, about), encoding="utf-8")
-    return 1 if failed else 0
+    return 1 if None in parts.values() else 0
 
 
 def _options() -> argparse.Namespace:
@@ -74,20 +56,6 @@ def _options() -> argparse.Namespace:
     if unknown := set(options.sections) - set(SECTIONS):
         parser.error(f"no section is called {', '.join(sorted(unknown))}")
     return options
-
-
-def _measure(name: str, results: list[Figure | Omission]) -> bool:
-    """Add what a section gives; False when it failed, and why is on stderr: the others are measured all the same."""
-    print(f"measuring {name}", file=sys.stderr, flush=True)
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="rd-bench-", ignore_cleanup_errors=True) as directory:
-        try:
-            results.extend(importlib.import_module(f"benchmarks.{name}").figures(Path(directory)))
-        except _FAILURES:
-            traceback.print_exc()
-            return False
-    print(f"  {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
-    return True
 
 
 def _write(output: Path, results: Sequence[Figure | Omission], about: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 TEN = 10
+AT_ONCE = 3
+"""So many dispatches are sent at the same time."""
 WARM_S = 12
 MEASURED_S = 30
 PERCENT, KILOBYTES = 0.1, 100
@@ -60,9 +63,9 @@ def figures(directory: Path) -> Iterator[Figure]:
             reach_through(world, proxy.port)
             line = _Line(world, nullcontext, lambda: proxy.bytes_up + proxy.bytes_down, "without TCP's headers")
         names = [f"idle-{number}" for number in range(1 + TEN)]
-        with line.here():
-            for name in names:
-                line.send(name)
+        sessions = [world.local_session() for _ in names]
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(line.send, names, sessions))
         one, ten = line.measured(names[:1]), line.measured(names[1:])
     yield from _of(f"one, {line.note}", one, 1)
     yield from _of(f"each of ten, {line.note}", ten, TEN)
@@ -86,9 +89,10 @@ class _Line:
     carried: Callable[[], int]
     note: str
 
-    def send(self, name: str) -> None:
-        """Send a session whose turn never ends."""
-        ran = self.world.send("!hang", "--session", self.world.local_session(), "--name", name)
+    def send(self, name: str, session: str) -> None:
+        """Send it with a turn that never ends."""
+        with self.here():
+            ran = self.world.send("!hang", "--session", session, "--name", name)
         if ran.exit_code:
             raise RuntimeError(f"a dispatch could not be sent: exit code {ran.exit_code}")
 

@@ -30,8 +30,8 @@ How to read it:
   in the same run, and the two took turns. The other way is named in the table's head: OpenCode's own commands alone;
   ssh and scp as typed by hand; the npm package `opencode-remote-login` 0.2.1, inside the real OpenCode; `scp`, `sftp`
   and `rsync -z`; bare Python or an empty Typer application.
-- A value is the median of several runs; **from - to** are the quickest and the slowest of them. Less is better, unless
-  a target says "at least".
+- A value is the median of several runs; **from - to** are the quickest and the slowest of them. Where that is missing
+  it is one run: of memory, bytes and the processor time of a process. Less is better, unless a target says "at least".
 - "less the bare commands" is **overhead**: the time of a whole dispatch, less that of the OpenCode commands which it
   consists of (one way: export, import; round trip: export, import, run, export, import), run alone, without network,
   in the same rounds. The session has 1 MB; the model is a script that answers at once.
@@ -41,7 +41,8 @@ How to read it:
   slow start, Nagle and delayed acknowledgements are the kernel's own. This needs root on Linux.
 - "by hand" is two scripts, `benchmarks/by_hand.py`: export, `scp`, `ssh` to import, `ssh` to start the run in the
   background; then `ssh test -f` every second, `scp`, import. It checks nothing. "Over one connection" is the same with
-  ControlMaster, opened anew for each dispatch. It is done once at a distance, and so is the peer's.
+  ControlMaster, opened anew for each dispatch. Its steps come one after the other, so it is timed with the stand-in for
+  OpenCode, whose own time is subtracted as everywhere.
 - **Return latency** is the time from the outcome file on the host to the beginning of the merge at home.
 - **Memory** is that of our own process at its peak, OpenCode's not. Interpreter and asyncssh alone take some 70 MB, so
   for small sessions the ratio says nothing. Python keeps a text with an emoji in it at four bytes a character: a

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SIZES_MB = (1, 20, 100)
 ROUNDS = {1: 3, 20: 3, 100: 2}
-FAR_ROUNDS = {1: 2, 20: 2, 100: 1}
+FAR_ROUNDS = dict.fromkeys(SIZES_MB, 2)
 RATE_BITS, RTT_S = 100e6, 0.020
 _TARGET_MB = 100
 """The size of which the targets speak."""

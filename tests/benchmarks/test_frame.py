@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.__main__ import SECTIONS
 from benchmarks.board import Board
 from benchmarks.line import Line
 from benchmarks.links import HOST_ADDRESS, DelayProxy, LinkUnavailableError, PacketLink
 from benchmarks.measure import Figure, Omission, Sample, Target, at_least, at_most, await_exit, samples_s
 from benchmarks.page import page, summary, tables
 from benchmarks.reasons import REASONS
+from benchmarks.sections import SECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.contest import Entry, Times, play
 from benchmarks.measure import Omission
 from benchmarks.opencode import Bare
-from benchmarks.peer import GROUP, Results, Times, figures, figures_of
-from benchmarks.remote_login import VARIABLE, PeerFailedError, Report
+from benchmarks.peer import PEER, entry, figures, overheads
+from benchmarks.remote_login import VARIABLE, Peer, PeerFailedError, Report
+from tests.rig.world import World
 
 BARE = Bare(handed_s=2.0, exported_s=6.0, whole_s=7.0)
 
@@ -39,17 +41,36 @@ def test_a_call_that_went_well_tells_when_it_began_and_its_own_time() -> None:
     assert (report.began_s, report.seconds) == (1.0, 0.1)
 
 
-def test_a_seventh_of_the_peer_s_overhead_is_the_target_of_each_figure() -> None:
-    times = Times(one_way=[3.0], round_trip=[8.5], peer_launched=[13.0], peer_returned=[14.0])
-    one_way, round_trip = figures_of(GROUP, 0.1, times, BARE)
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[Entry]:
+    """Ours and the peer, in worlds where everything takes a time that is known, and the second round is slow."""
+    numbers = iter(range(1000))
+    bares = iter([BARE, Bare(20.0, 60.0, 70.0), BARE])
+    monkeypatch.setattr("benchmarks.contest.sessions", lambda _, count: [str(next(numbers)) for _ in range(count)])
+    monkeypatch.setattr("benchmarks.contest.bare", lambda _, __: next(bares))
+    world = object.__new__(World)
+    peer = object.__new__(Peer)
+    monkeypatch.setattr(peer, "times_s", lambda _: (13.0, 14.0))
+    ours = Entry("ours", world, lambda one, another: (3.0, 8.5) if one != another else (0, 0), [0.1], lambda _: 3, 2)
+    return [ours, entry(world, peer, [0.1])]
+
+
+def test_a_seventh_of_the_peer_s_overhead_is_the_target_of_each_figure(entries: list[Entry]) -> None:
+    one_way, round_trip = overheads(play(entries, [0.1], lambda _: None), "ours", [0.1])
     assert (one_way.value, one_way.baseline, one_way.is_met) == (1.0, 7.0, True)
     assert (round_trip.value, round_trip.baseline, round_trip.is_met) == (1.5, 7.0, False)
 
 
-def test_of_the_steps_alone_only_round_trips_are_shown() -> None:
-    shown = figures_of(GROUP, 0.1, Times(round_trip=[8.0], peer_launched=[9.0], peer_returned=[10.0]), BARE)
-    assert [one.name for one in shown] == ["round trip, RTT 100 ms"]
+def test_all_take_turns_at_each_distance_as_often_as_they_want(entries: list[Entry]) -> None:
+    distances: list[float] = []
+    results = play(entries, [0.1, 0.2], distances.append)
+    assert distances == [0.1] * 5
+    assert results.times == {
+        ("ours", 0.1): Times([3.0] * 3, [8.5] * 3),
+        (PEER, 0.1): Times([13.0] * 2, [14.0] * 2),
+    }
 
 
-def test_one_slow_round_of_the_bare_commands_does_not_count() -> None:
-    assert Results(bare=[BARE, Bare(20.0, 60.0, 70.0), BARE]).bare_median() == BARE
+def test_one_slow_round_of_the_bare_commands_does_not_count(entries: list[Entry]) -> None:
+    results = play(entries, [0.1], lambda _: None)
+    assert (results.bare_of("ours", "one_way"), results.bare_of("ours", "round_trip")) == (2.0, 7.0)
