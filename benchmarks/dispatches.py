@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 PACKET_RTTS_S = (0.100,)
 PACKET_RATE_BITS = 100e6
 BY_HAND_RTTS_S = RTTS_S[::2]
+"""The other distances would tell little more for a minute and a half."""
 FAR_S = 0.1
 """From this distance on there is a round less: distance is most of the time there, and does not vary."""
 PROXIED, PACKETS = "delay proxy", "real packets"
@@ -92,7 +93,6 @@ def _through_the_proxy(directory: Path, rtts_s: Sequence[float]) -> Iterator[Fig
         world = stack.enter_context(World(_made(directory), find_opencode(), model.url))
         links = [_proxied(stack, world)]
         ours = Ours(world, nullcontext)
-        ours.warm()
         entries = [ours.entry(rtts_s, lambda rtt_s: 2 if rtt_s >= FAR_S else 3)]
         try:
             find_peer()
@@ -100,6 +100,8 @@ def _through_the_proxy(directory: Path, rtts_s: Sequence[float]) -> Iterator[Fig
             missing = str(error)
         else:
             entries.append(peer.entry(world, stack.enter_context(Peer(world)), rtts_s))
+        # The peer puts its own `opencode` there, whose catalogue is asked for once.
+        ours.warm()
         other = stack.enter_context(World(_made(directory / "by-hand")))
         links.append(_proxied(stack, other))
         entries += _hands(stack, other, links[-1].port)
