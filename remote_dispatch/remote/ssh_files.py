@@ -193,20 +193,24 @@ async def _put_each(
 async def _put_at_once(
     sftp: asyncssh.SFTPClient, directory: PurePosixPath, files: Mapping[PurePosixPath, bytes | Path], news: News
 ) -> None:
-    """Write a few small files in two round trips: one to make and open all, one for the rest.
+    """Write a few small files in three round trips: one to make and open all, one to fill them, one to name them.
 
-    OpenSSH's server does one thing after the other. Where another one does not, something fails, or the files are whole
-    all the same.
+    Where `on_gone` waits it is two: whoever is told checks what arrived, so the names go along unasked. Elsewhere a
+    name is only given to what is whole, for an older file may have it. OpenSSH's server does one thing after the other.
+    Where another one does not, something fails, or the files are whole all the same.
     """
     blocks = {str(directory / name): [*chunks_of(source, 0, BLOCK_BYTES)] for name, source in files.items()}
     made = asyncio.gather(*(_mkdir(sftp, one) for one in _places(directory, files)), return_exceptions=True)
-    opened = await _every(_new(sftp, path + PART) for path in blocks)
+    opened = await _open_all(sftp, [path + PART for path in blocks])
     await made
     steps = [
         asyncio.ensure_future(step)
         for file, path in zip(opened, blocks, strict=True)
-        for step in _rest_of(sftp, file, path, blocks[path], news.on_sent)
+        for step in _filled(file, blocks[path], news.on_sent)
     ]
+    if news.on_gone is None:
+        await _every(steps)
+    steps += [asyncio.ensure_future(sftp.posix_rename(path + PART, path)) for path in blocks]
     # Each of them sends what it has to say in its first step.
     await asyncio.sleep(0)
     if news.on_gone:
@@ -214,23 +218,30 @@ async def _put_at_once(
     await _every(steps)
 
 
-def _new(sftp: asyncssh.SFTPClient, path: str) -> Awaitable[asyncssh.SFTPClientFile]:
-    return sftp.open(path, _NEW, attrs=_PRIVATE, encoding=None, block_size=0)
+async def _open_all(sftp: asyncssh.SFTPClient, paths: Iterable[str]) -> list[asyncssh.SFTPClientFile]:
+    """Make these files. Where one cannot be made the others are closed, for the server may live for long."""
+    # One request a block, which is sent in its first step.
+    opening = [asyncio.ensure_future(_new(sftp, path, block_size=0)) for path in paths]
+    try:
+        return await _every(opening)
+    except asyncssh.SFTPError:
+        opened = [one.result() for one in opening if one.exception() is None]
+        await asyncio.gather(*(file.close() for file in opened), return_exceptions=True)
+        raise
 
 
-def _rest_of(
-    sftp: asyncssh.SFTPClient,
-    file: asyncssh.SFTPClientFile,
-    path: str,
-    blocks: Sequence[bytes],
-    tell: Callable[[int], None],
-) -> Iterator[Awaitable[None]]:
+def _new(sftp: asyncssh.SFTPClient, path: str, *, block_size: int = -1) -> Awaitable[asyncssh.SFTPClientFile]:
+    return sftp.open(path, _NEW, attrs=_PRIVATE, encoding=None, block_size=block_size)
+
+
+def _filled(
+    file: asyncssh.SFTPClientFile, blocks: Sequence[bytes], tell: Callable[[int], None]
+) -> Iterator[Coroutine[Any, Any, None]]:
     """Yield all that is to be done with an open file, in this order."""
     for number, block in enumerate(blocks):
         yield _write_block(file, block, number * BLOCK_BYTES, tell)
     yield file.setstat(_PRIVATE)
     yield file.close()
-    yield sftp.posix_rename(path + PART, path)
 
 
 async def _write_block(file: asyncssh.SFTPClientFile, block: bytes, offset: int, tell: Callable[[int], None]) -> None:

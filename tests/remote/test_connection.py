@@ -281,11 +281,37 @@ async def test_a_full_disk_is_called_that(connection: Connection, small_disk: Pa
     assert [path.name for path in small_disk.rglob("*") if path.is_file() and path.name != "small"] == []
 
 
+async def test_a_full_disk_leaves_the_older_file_as_it_is(connection: Connection, small_disk: Path) -> None:
+    (large := small_disk / "large").write_bytes(b"older")
+    with pytest.raises(HostNotReadyError, match="no space left"):
+        await connection.upload(PurePosixPath(small_disk), {"large": b"x" * 900_000}, timeout_s=10)
+    assert large.read_bytes() == b"older"
+
+
 async def test_a_name_that_cannot_be_written_is_an_error_of_the_host(connection: Connection, tmp_path: Path) -> None:
     (tmp_path / "file.part").mkdir()
     with pytest.raises(HostNotReadyError):
         await connection.upload(PurePosixPath(tmp_path), {"file": b"x"}, timeout_s=10)
     assert not (tmp_path / "file").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+async def test_a_name_that_is_taken_leaves_no_file_open_there(connection: Connection, tmp_path: Path) -> None:
+    (place := tmp_path / "up").mkdir()
+    for number in range(3):
+        (place / f"{number}.part").write_bytes(b"left")
+    files = {f"{number}": b"x" for number in range(6)}
+    await connection.upload(PurePosixPath(place), files, timeout_s=10)
+    assert {path.name for path in place.iterdir()} == set(files)
+    assert [name for name in map(_target, Path("/proc").glob("[0-9]*/fd/*")) if name.startswith(f"{place}/")] == []
+
+
+def _target(descriptor: Path) -> str:
+    """The file behind a descriptor; nothing where its process has gone."""
+    try:
+        return str(descriptor.readlink())
+    except OSError:
+        return ""
 
 
 async def test_a_place_that_is_no_directory_is_an_error_of_the_host(connection: Connection, tmp_path: Path) -> None:
