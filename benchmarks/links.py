@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HOST_ADDRESS",
-    "LAPTOP_ADDRESS",
     "RTTS_S",
     "DelayProxy",
     "LinkUnavailableError",

@@ -68,10 +68,6 @@ class Sample:
         """The largest value."""
         return max(self.values)
 
-    def scaled(self, factor: float) -> Sample:
-        """Return it in another unit."""
-        return Sample(tuple(value * factor for value in self.values))
-
     def minus(self, amount: float) -> Sample:
         """Return what each is above this amount."""
         return Sample(tuple(value - amount for value in self.values))
@@ -167,11 +163,6 @@ def samples_s(works: Mapping[str, Callable[[], object]], *, rounds: int) -> dict
         for name, work in works.items():
             times[name].append(elapsed_s(work))
     return {name: Sample(tuple(values)) for name, values in times.items()}
-
-
-def medians_s(works: Mapping[str, Callable[[], object]], *, rounds: int) -> dict[str, float]:
-    """Return the median time of each, in seconds, as `samples_s` takes them."""
-    return {name: sample.median for name, sample in samples_s(works, rounds=rounds).items()}
 
 
 def await_exit(process: Process, deadline_s: float) -> int:

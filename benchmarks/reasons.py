@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.peer import GROUP, GROUP_ALONE
+
 if TYPE_CHECKING:
     from benchmarks.measure import Figure
 
@@ -35,14 +37,13 @@ _NO_NETWORK = (
     "home; on any real line the bytes decide: see 100 Mbit/s. Packing in several threads was tried and is in; a "
     "level below `gzip -1`, or none, would win here and lose there"
 )
-_PEER = "less the bare commands, beside the npm package `opencode-remote-login`"
 
 REASONS: dict[str, str] = {
     "one way less the bare commands, real packets": _SLOW_START_UP,
     "return latency, real packets": _SLOW_START,
-    f"{_PEER}: one way, RTT 200 ms": _ONE_WAY_FAR,
-    f"{_PEER}: one way, RTT 100 ms": _ONE_WAY_FAR,
-    "round trip, beside the steps of the npm package, with a stand-in for OpenCode": _STAND_IN,
+    f"{GROUP}: one way, RTT 200 ms": _ONE_WAY_FAR,
+    f"{GROUP}: one way, RTT 100 ms": _ONE_WAY_FAR,
+    GROUP_ALONE: _STAND_IN,
     "transfer of 100 MB, no network": _NO_NETWORK,
 }
 

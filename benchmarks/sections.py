@@ -14,6 +14,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.remote_login import PeerFailedError
+from remote_dispatch.errors import RemoteDispatchError
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
@@ -27,7 +30,16 @@ TOGETHER = ("memory", "idle", "watching")
 """Their figures are bytes and the processor time of single processes: they share the machine, one process each."""
 SECTIONS = (*ALONE, *TOGETHER)
 """Each is a module here with `figures(directory)`, which yields Figures and Omissions; a directory of its own."""
-_FAILURES = (OSError, RuntimeError, AssertionError, LookupError, ValueError, subprocess.SubprocessError)
+_FAILURES = (
+    AssertionError,
+    LookupError,
+    OSError,
+    PeerFailedError,
+    RemoteDispatchError,
+    RuntimeError,
+    ValueError,
+    subprocess.SubprocessError,
+)
 
 
 def all_of(sections: Collection[str]) -> Iterator[tuple[str, Results | None]]:
