@@ -133,7 +133,9 @@ async def _launched(passage: Passage, *, has_parcel: bool = False) -> RunStatus:
         connection = await passage.connection()
         launched = await launch(connection, record, has_parcel=has_parcel)
         if launched.state is LaunchState.DAMAGED and (files := passage.folder.outgoing_files()):
-            passage.report(Step("note", f"a file arrived damaged on {record.host}: copying anew", record.name))
+            passage.report(
+                Step("note", f"not everything arrived whole on {record.host}: copying each file by itself", record.name)
+            )
             await stage_each(connection, record, files)
             launched = await launch(connection, record)
         if launched.state is LaunchState.DAMAGED:

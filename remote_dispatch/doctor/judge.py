@@ -48,7 +48,7 @@ _KEEP_PROCESSES = (
     r"&& printf '[Login]\nKillUserProcesses=no\n' | sudo tee /etc/systemd/logind.conf.d/50-keep.conf "
     "&& sudo systemctl restart systemd-logind"
 )
-_PACKAGES = {"awk": "gawk", "find": "findutils", "grep": "grep", "gzip": "gzip", "sed": "sed"}
+_PACKAGES = {"awk": "gawk", "find": "findutils", "grep": "grep", "gzip": "gzip", "sed": "sed", "tar": "tar"}
 _INSTALL = {
     "apt-get": "sudo apt-get install {}",
     "dnf": "sudo dnf install {}",

@@ -5,7 +5,7 @@
 # In front of it stand identity.sh, the runner's common.sh and the functions of probe.sh, which assign some variables.
 
 missing_programs() { # what runs need beside what the doctor looks for with the shell
-  for program in awk cksum df find grep gzip head ls od sed sleep sort stat tail tr; do
+  for program in awk cksum df find grep gzip head ls od sed sleep sort stat tail tar tr; do
     command -v "$program" >/dev/null || printf '%s ' "$program"
   done
   command -v sha256sum >/dev/null || command -v shasum >/dev/null || command -v openssl >/dev/null || printf 'sha256sum '
