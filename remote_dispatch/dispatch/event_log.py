@@ -45,8 +45,7 @@ class EventLog:
             self._give_up()
 
     def _give_up(self) -> None:
-        with suppress(OSError):
-            self._part.unlink(missing_ok=True)
+        _remove(self._part)
         self._file = None
 
     def complete(self, status: RunStatus) -> None:
@@ -69,8 +68,10 @@ def event_log(folder: Folder, offset: int, *, limit_bytes: int = LIMIT_BYTES) ->
     except ConnectionLostError:
         raise
     except BaseException:
-        part.unlink(missing_ok=True)
+        _remove(part)
         raise
+    else:
+        _remove(part)
     finally:
         if file is not None:
             with suppress(OSError):
@@ -85,7 +86,13 @@ def _opened(part: Path, offset: int) -> IO[bytes] | None:
         return None
     if file.seek(0, os.SEEK_END) < offset:
         file.close()
+        _remove(part)
         return None
     file.seek(offset)
     file.truncate()
     return file
+
+
+def _remove(part: Path) -> None:
+    with suppress(OSError):
+        part.unlink(missing_ok=True)

@@ -178,6 +178,8 @@ class _Signs:
                 async with asyncio.timeout(SILENCE_S) as self.limit:
                     chunk = await anext(chunks)
             except StopAsyncIteration:
+                # The other stream may go on for a moment: no limit is left to put off.
+                self.limit = None
                 return
             except TimeoutError as error:
                 raise ConnectionLostError(self.host, "no sign of life for half a minute") from error
