@@ -17,7 +17,6 @@ from remote_dispatch.transcript.shape import mapping
 if TYPE_CHECKING:
     from remote_dispatch.acp.lines import Message
 
-INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603

@@ -232,5 +232,5 @@ save_outcome() {
   print_outcome >"outcome.json.$part" || return 1
   sync "outcome.json.$part" 2>/dev/null || :
   reach outcome.written
-  mv -f "outcome.json.$part" outcome.json && wake_watchers
+  mv -f "outcome.json.$part" outcome.json && wake_waiters
 }

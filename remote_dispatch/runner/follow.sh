@@ -21,13 +21,13 @@ drain() {
   [ "$size" -gt "$offset" ] || return 0
   { tail -c "+$((offset + 1))" events.jsonl | head -c "$((size - offset))"; } 2>/dev/null || exit 1
   offset=$size quiet_looks=0
-  mark_watcher
+  mark_waiter
 }
 
 # While nothing happens only the time of the file is looked at: that costs no process. A clock may be set back, so its
 # size counts at each sign of life, too.
 drain_news() {
-  if [ "$quiet_looks" -le "$LIVELY_LOOKS" ] || [ ! -f "$watcher" ] || [ events.jsonl -nt "$watcher" ]; then drain; fi
+  if [ "$quiet_looks" -le "$LIVELY_LOOKS" ] || [ ! -f "$waiter" ] || [ events.jsonl -nt "$waiter" ]; then drain; fi
 }
 
 # Sets `end` when nothing more will come. A runner that is not there yet is waited for.
@@ -76,7 +76,7 @@ wait_a_little() {
 directory=$1 looks=0 absent=0 quiet_looks=0 held=no owner_pid='' end=gone
 if enter "$directory"; then
   say alive
-  become_watcher
+  become_waiter
   held=no
   while look_for_end && [ -z "$end" ]; do
     drain_news
@@ -84,7 +84,7 @@ if enter "$directory"; then
     wait_a_little
   done
   drain
-  rm -f "$watcher"
+  rm -f "$waiter"
 fi
 say "ended $end $(size_of events.jsonl)"
 [ -z "$limit_bytes" ] || print_result "$directory" "$limit_bytes" >&2 2>/dev/null

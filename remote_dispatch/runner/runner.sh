@@ -339,7 +339,7 @@ mark_started() {
   # A power cut must not take the name away again: what has started is never started again.
   bounded 20 sync "$run" 2>/dev/null || :
   is_started=true
-  drop_parcel
+  drop_code
 }
 
 run_session() {

@@ -16,7 +16,6 @@ LIMIT_BYTES = 65_536
 """More than this is never looked at."""
 
 Held = Literal["yes", "no", "dead"]
-End = Literal["outcome", "lost", "gone"]
 
 
 class LaunchState(StrEnum):
@@ -31,11 +30,6 @@ class LaunchState(StrEnum):
     ABSENT = "absent"
     DAMAGED = "damaged"
     FAILED = "failed"
-
-    @property
-    def is_on_its_way(self) -> bool:
-        """Whether a runner has the dispatch, or had it and wrote an outcome."""
-        return self not in (LaunchState.LOST, LaunchState.ABSENT, LaunchState.DAMAGED, LaunchState.FAILED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,15 +106,6 @@ def parse_launch(printed: bytes) -> LaunchState:
     return LaunchState(words[0].decode())
 
 
-def parse_end(printed: bytes) -> tuple[End, int] | None:
-    """Read the last line that `follow` prints on stderr: how it ended, and the size of the events; None before it."""
-    try:
-        word, size = _last_match(rb"^ended (outcome|lost|gone) ([0-9]{1,18})$", printed)
-    except ValueError:
-        return None
-    return _end(word.decode()), int(size)
-
-
 def parse_clean(printed: bytes) -> str | None:
     """Read what `clean` prints: None when the run directory is gone, else why it was kept; see clean.sh."""
     words = _last_match(rb"^(removed|kept [a-z]+)$", printed)
@@ -174,10 +159,6 @@ def _last_match(pattern: bytes, printed: bytes) -> tuple[bytes, ...]:
 
 def _held(word: str) -> Held:
     return next((known for known in get_args(Held) if known == word), "no")
-
-
-def _end(word: str) -> End:
-    return next(known for known in get_args(End) if known == word)
 
 
 def _number(text: str | None) -> int | None:

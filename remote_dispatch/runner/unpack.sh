@@ -146,6 +146,6 @@ is_inside_tree() {
 }
 
 # What came is in the tree now, and at home.
-drop_parcel() {
+drop_code() {
   rm -f "$run/code.bundle" "$run/code.tar.gz"
 }

@@ -100,7 +100,10 @@ async def test_a_script_that_ended_before_it_was_needed_is_started_anew(
         once = f'[ -e "$1" ] || {{ echo >"$1"; exit 3; }}; {WAITING}'
         connection.warm(once, str(place))
         await asyncio.to_thread(wait_until, place.exists, "it was not started ahead")
-        await connection.run("sleep 0.2", timeout_s=10)  # its end is on the same wire, before this one's
+        assert connection._spare is not None
+        ended = await connection._spare.starting
+        async with asyncio.timeout(10):
+            await ended.wait_closed()
         connection._sessions.allowed = 1  # as far as is known by then; it takes no place
         async with connection.converse(once, str(place)) as duplex:
             await duplex.write(b"go\n")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from remote_dispatch.runner.job import Payload
-from remote_dispatch.runner.status import parse_clean, parse_end, parse_sweep
+from remote_dispatch.runner.status import parse_clean, parse_sweep
 from tests.runner.conftest import DISPATCH, Host, is_alive, under_two_shells, wait_until
+from tests.runner.talk import end_of
 
 pytestmark = pytest.mark.thorough
 
@@ -26,7 +27,7 @@ def test_following_prints_every_byte_and_then_how_it_ended(host: Host) -> None:
         printed, talk = process.communicate(timeout=30)
     events = (host.run_directory / "events.jsonl").read_bytes()
     assert printed == events
-    assert parse_end(talk) == ("outcome", len(events))
+    assert end_of(talk) == ("outcome", len(events))
     assert process.returncode == 0
 
 
@@ -61,7 +62,7 @@ def test_a_dead_runner_ends_the_following_as_lost(host: Host) -> None:
     with host.open("follow", str(host.run_directory), "0", stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         os.kill(host.runner_pid(), signal.SIGKILL)
         _, talk = process.communicate(timeout=30)
-    end = parse_end(talk)
+    end = end_of(talk)
     assert end is not None
     assert end[0] == "lost"
 
@@ -75,7 +76,7 @@ def test_a_directory_that_goes_away_ends_the_following_as_gone(one_host: Host) -
         assert process.stderr.readline() == b"alive\n"
         shutil.rmtree(one_host.run_directory)
         _, talk = process.communicate(timeout=30)
-    assert parse_end(talk) == ("gone", 0)
+    assert end_of(talk) == ("gone", 0)
 
 
 @under_two_shells

@@ -18,6 +18,7 @@ from remote_dispatch.runner.scripts import script
 from remote_dispatch.runner.status import LaunchState, parse_launch, parse_status
 from tests.rig.stub import a_transcript, packed
 from tests.runner.conftest import Host, put, under_two_shells, wait_until
+from tests.runner.talk import ON_ITS_WAY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,7 +81,7 @@ def test_a_parcel_that_is_still_on_its_way_is_waited_for(host: Host) -> None:
     put(host.run_directory, {"parcel.part": content})
     (host.run_directory / "parcel.part").rename(host.run_directory / "parcel")
     said, _ = launcher.communicate(timeout=30)
-    assert parse_launch(said).is_on_its_way
+    assert parse_launch(said) in ON_ITS_WAY
     assert host.outcome().problem is None
 
 
@@ -99,7 +100,7 @@ def test_a_second_parcel_changes_nothing_that_is_there(one_host: Host) -> None:
     one_host.go_on("runner.import.before")
     for launcher in (first, second):
         said, _ = launcher.communicate(timeout=30)
-        assert parse_launch(said).is_on_its_way
+        assert parse_launch(said) in ON_ITS_WAY
     assert one_host.outcome().problem is None
     assert one_host.journal().count("runner.import.before") == 1
 

@@ -11,8 +11,8 @@ import pytest
 
 from remote_dispatch.dispatch.delivery import PUSHED_BYTES, parse_delivery
 from remote_dispatch.runner.scripts import script
-from remote_dispatch.runner.status import parse_end
 from tests.runner.conftest import DISPATCH, Host, under_two_shells, wait_until
+from tests.runner.talk import end_of
 
 pytestmark = pytest.mark.thorough
 
@@ -46,9 +46,9 @@ def test_following_ends_with_the_result(host: Host) -> None:
         printed, talk = process.communicate(timeout=30)
     events = (host.run_directory / "events.jsonl").read_bytes()
     signs, _, rest = talk.partition(b"status begin")
-    assert (printed, parse_end(signs)) == (events, ("outcome", len(events)))
+    assert (printed, end_of(signs)) == (events, ("outcome", len(events)))
     assert parse_delivery(b"status begin" + rest, DISPATCH).files == result_of(host.run_directory)
-    assert not list(host.run_directory.glob("watcher.*"))
+    assert not list(host.run_directory.glob("waiter.*"))
 
 
 def test_what_has_no_room_is_left_out_and_the_list_is_whole(one_host: Host) -> None:
@@ -83,7 +83,7 @@ def test_events_come_also_where_the_clock_was_set_back(one_host: Host) -> None:
     with one_host.open("follow", *values, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         assert process.stdout is not None
         printed = process.stdout
-        mark = one_host.run_directory / f"watcher.{process.pid}"
+        mark = one_host.run_directory / f"waiter.{process.pid}"
         wait_until(mark.exists)
         # Only what comes after a while without news is told from the time alone.
         later = time.time() + 3600
@@ -101,11 +101,11 @@ def test_events_come_also_where_the_clock_was_set_back(one_host: Host) -> None:
 # --- waking
 
 
-def watcher(host: Host) -> subprocess.Popen[bytes]:
+def waiter(host: Host) -> subprocess.Popen[bytes]:
     """Wait for news of the run for a minute, and end with 0 when some came earlier."""
     parts = Path(__file__).parents[2] / "remote_dispatch" / "runner"
     text = "\n".join((parts / f"{name}.sh").read_text() for name in ("common", "wake"))
-    body = '\nenter "$1"; become_watcher; doze 60; doze 0.05; exit 0'
+    body = '\nenter "$1"; become_waiter; doze 60; doze 0.05; exit 0'
     return subprocess.Popen(
         [str(host.root / "bin" / "sh"), "-c", text + body, "sh", str(host.run_directory)],
         stdin=subprocess.DEVNULL,
@@ -117,10 +117,10 @@ def test_who_waits_is_woken_by_the_end_of_the_run(host: Host) -> None:
     gate = host.root / "gate"
     host.stage(f"!wait {gate}")
     host.launch()
-    left_by_a_dead_one = host.run_directory / "watcher.1"
+    left_by_a_dead_one = host.run_directory / "waiter.1"
     left_by_a_dead_one.write_text("another-boot 1 1\n")
-    with watcher(host) as waiting:
-        named = host.run_directory / f"watcher.{waiting.pid}"
+    with waiter(host) as waiting:
+        named = host.run_directory / f"waiter.{waiting.pid}"
         wait_until(named.exists)
         assert not left_by_a_dead_one.exists()
         gate.touch()
@@ -134,8 +134,8 @@ def test_nobody_else_is_signalled(one_host: Host) -> None:
     one_host.stage(f"!wait {gate}")
     one_host.launch()
     with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as bystander:
-        (one_host.run_directory / f"watcher.{bystander.pid}").write_text(f"boot {bystander.pid} 1\n")
-        (one_host.run_directory / "watcher.odd").write_text("one -1 two\n")
+        (one_host.run_directory / f"waiter.{bystander.pid}").write_text(f"boot {bystander.pid} 1\n")
+        (one_host.run_directory / "waiter.odd").write_text("one -1 two\n")
         gate.touch()
         one_host.outcome()
         wait_until(lambda: one_host.status().held != "yes")
@@ -144,6 +144,6 @@ def test_nobody_else_is_signalled(one_host: Host) -> None:
 
 
 def test_the_follower_is_one_script_with_what_it_needs() -> None:
-    for needed in ("become_watcher()", "print_result()", "print_status()"):
+    for needed in ("become_waiter()", "print_result()", "print_status()"):
         assert needed in script("follow")
-    assert "wake_watchers()" in script("runner")
+    assert "wake_waiters()" in script("runner")

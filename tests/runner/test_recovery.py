@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from remote_dispatch.runner.points import RECOVERY_POINTS, RUNNER_POINTS
-from remote_dispatch.runner.status import LaunchState, parse_end
+from remote_dispatch.runner.status import LaunchState
 from tests.rig.stub import a_transcript, packed
 from tests.runner.conftest import Host, is_alive, put, under_two_shells, wait_until
+from tests.runner.talk import end_of
 
 pytestmark = pytest.mark.thorough
 
@@ -290,7 +291,7 @@ def test_following_goes_on_through_a_recovery_to_the_new_outcome(host: Host) -> 
         gate.touch()
         rest, talk = process.communicate(timeout=30)
     assert b"last" in rest
-    end = parse_end(talk)
+    end = end_of(talk)
     assert end is not None
     assert end[0] == "outcome"
     assert host.has_back()
@@ -310,7 +311,7 @@ def test_an_old_outcome_is_not_the_end_while_a_recovery_works(one_host: Host) ->
         assert one_host.status().is_recovering
         one_host.go_on("runner.export.before")
         _, talk = process.communicate(timeout=30)
-    assert (parse_end(talk) or ("",))[0] == "outcome"
+    assert (end_of(talk) or ("",))[0] == "outcome"
     assert one_host.has_back()
 
 

@@ -25,7 +25,6 @@ from remote_dispatch.runner.status import (
     LaunchState,
     Partial,
     parse_clean,
-    parse_end,
     parse_launch,
     parse_outcome,
     parse_partial,
@@ -66,11 +65,6 @@ def test_a_run_without_an_outcome_is_lost_unless_its_own_runner_lives(lines: tup
     assert status.is_opencode_alive is ("opencode yes" in lines)
 
 
-@pytest.mark.parametrize("state", LaunchState)
-def test_a_dispatch_is_on_its_way_when_a_runner_has_or_had_it(state: LaunchState) -> None:
-    assert state.is_on_its_way is (state not in ("lost", "absent", "damaged", "failed"))
-
-
 def test_a_cut_status_is_an_error_and_not_an_absent_run() -> None:
     with pytest.raises(ValueError, match="cut"):
         parse_status(printed("held yes")[:-12], DISPATCH)
@@ -101,8 +95,6 @@ def test_no_answer_breaks_the_parser(answer: bytes) -> None:
 
 def test_the_words_of_the_other_scripts_are_read() -> None:
     assert parse_launch(b"motd\nlaunched held\n") is LaunchState.HELD
-    assert parse_end(b"alive\nended outcome 42\n") == ("outcome", 42)
-    assert parse_end(b"alive\n") is None
     assert parse_clean(b"kept held\n") == "held"
     assert parse_clean(b"removed\n") is None
     assert parse_sweep(b"motd\nswept 3\n") == 3
