@@ -7,6 +7,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from remote_dispatch.transcript.merge import (
+    ends_answered,
+    is_under_way,
     lacking,
     left_there,
     message_ids,
@@ -24,6 +26,10 @@ if TYPE_CHECKING:
 _MOVED_ON = "the local session moved on meanwhile: the result is in a session of its own"
 _CHILD_MOVED_ON = "a sub-agent's session moved on here meanwhile: the result is in a session of its own"
 _TAKEN_BACK = "messages were taken back on the host: the result is in a session of its own, without them"
+_UNANSWERED = (
+    "the result has no finished answer, and the turn that asked for it would go on with its prompt here: "
+    "the result is in a session of its own"
+)
 _WHOLE_WITHOUT = "messages were taken back on the host: the session is here without them"
 _NOTHING_NEW = "messages were taken back on the host, and nothing new came back"
 
@@ -113,6 +119,13 @@ def _reasons_for_a_copy(parent: Journey, children: Sequence[Journey]) -> tuple[s
     reasons = {
         _MOVED_ON: parent.has_moved_on,
         _CHILD_MOVED_ON: any(child.has_moved_on for child in children),
+        _UNANSWERED: _would_be_answered_here(parent),
         _TAKEN_BACK: any(one.was_taken_back for one in here),
     }
     return tuple(reason for reason, is_so in reasons.items() if is_so)
+
+
+def _would_be_answered_here(parent: Journey) -> bool:
+    if parent.current is None or ends_answered(parent.fresh):
+        return False
+    return is_under_way(without(parent.current, parent.fresh))

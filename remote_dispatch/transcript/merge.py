@@ -79,6 +79,22 @@ def moved_on(base: Transcript, current: Transcript) -> bool:
     )
 
 
+def is_under_way(current: Transcript) -> bool:
+    """Whether a turn goes on here, as far as the messages tell."""
+    return _asked(current) is not None
+
+
+def ends_answered(messages: Sequence[Message]) -> bool:
+    """Whether OpenCode's loop takes the newest prompt of these for answered; else it answers it itself (1.18)."""
+    asked = last_with_role(list(messages), "user")
+    if asked is None:
+        return True
+    last = messages[-1]
+    is_finished = last["info"].get("finish") not in (None, "tool-calls", "unknown")
+    has_calls = any(part["type"] == "tool" for part in parts_of(last))
+    return is_finished and not has_calls and last["info"].get("parentID") == id_of(asked)
+
+
 def was_taken_back(back: Transcript, sent: Transcript) -> bool:
     """Whether somebody took messages back on the host: a revert is pending, or sent messages or parts are gone.
 

@@ -51,6 +51,16 @@ def test_a_model_hands_its_session_and_all_that_belongs_to_it_over_and_both_turn
     assert places == sorted(places)
 
 
+def test_what_failed_on_the_host_is_not_begun_again_by_the_turn_that_asked_for_it(machines: Machines) -> None:
+    session = machines.talk("!say noted at home")
+    hand_over(machines, session, "Measure it.\n!fail 401")
+    asked = [call for call in machines.calls(session) if call.directory == str(machines.laptop.project)]
+    assert asked
+    assert not any("You are now on the host" in heard(call) for call in asked)
+    data = machines.command("show", "kumo").data
+    assert (data["state"], data["collected"]) == ("failed", "copy")
+
+
 def hand_over(machines: Machines, session: str, task: str) -> None:
     """Have the local model type the command; its call is open until the session is home."""
     options = f"--session {session} --mode round-trip --model there/small --name kumo"

@@ -120,6 +120,25 @@ def test_the_reasons_are_told(here: str, there: str, words: list[str]) -> None:
     assert all(word in warning for word, warning in zip(words, warnings, strict=True))
 
 
+OPEN_ENDS: dict[str, list[Message]] = {
+    "failed": [user(11, "brief"), assistant(12, parent=11, error={"name": "APIError"})],
+    "killed": [user(11, "brief"), assistant(12, parent=11)],
+    "never begun": [user(11, "brief")],
+    "in a call": [user(11, "brief"), assistant(12, parent=11, finish="tool-calls")],
+    "answered before": [*FRESH, user(13, "and more")],
+}
+
+
+@pytest.mark.parametrize("end", OPEN_ENDS)
+def test_a_prompt_without_an_answer_gets_none_from_the_turn_that_asked_for_the_dispatch(end: str) -> None:
+    """OpenCode's loop answers the newest prompt of a session, wherever that came from."""
+    back = _with(BASE, *OPEN_ENDS[end])
+    arrival = decide(Journey(BASE, back, BASE))
+    assert (arrival.way, len(arrival.warnings)) == (Way.COPY, 1)
+    assert "no finished answer" in arrival.warnings[0]
+    assert decide(Journey(BASE, back, HERE["turn ended"])).way is Way.APPEND
+
+
 @pytest.mark.parametrize("here", ["prompted", "edited", "compacted"])
 def test_what_is_here_already_stays_whatever_happened_since(here: str) -> None:
     current = HERE[here]
