@@ -157,8 +157,11 @@ class Store:
             make_private(folder.path / name)
         for directory in (self.root, folder.path):
             directory.chmod(0o700)
-        with os.fdopen(os.open(folder.path / _PLANNING, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
+        # A sweep sees it only once it is held.
+        beside = folder.path / f".{_PLANNING}"
+        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as lock:
             _is_taken(lock)
+            beside.rename(folder.path / _PLANNING)
             try:
                 yield folder
             finally:
@@ -175,8 +178,10 @@ class Store:
     def remove(self, record: Dispatch) -> None:
         """Remove everything that is kept of a dispatch; its record goes first."""
         folder = self.folder(record.id)
-        (folder.path / _RECORD).unlink(missing_ok=True)
-        shutil.rmtree(folder.path)
+        # Another command may be removing it, or changing its record.
+        with suppress(FileNotFoundError), alone_in(folder.path):
+            (folder.path / _RECORD).unlink(missing_ok=True)
+            shutil.rmtree(folder.path)
 
     def check_name(self, name: str | None) -> None:
         """Raise UsageError when a dispatch cannot be called so. None is fine: a name is made up then."""
@@ -398,8 +403,13 @@ def _unlink_free(path: Path) -> bool:
 def _clear(folder: Path) -> bool:
     """Remove a directory without a record, unless its sender lives, or has only just made it."""
     planning = folder / _PLANNING
-    is_new = time.time() - folder.stat().st_mtime < NEW_S
-    if not (_unlink_free(planning) if planning.exists() else not is_new):
+    try:
+        is_new = time.time() - folder.stat().st_mtime < NEW_S
+        is_free = _unlink_free(planning) if planning.exists() else not is_new
+    except FileNotFoundError:
+        return False
+    # Its sender may have ended well meanwhile: the record is there before the lock goes.
+    if not is_free or (folder / _RECORD).exists():
         return False
     shutil.rmtree(folder, ignore_errors=True)
     return True

@@ -184,6 +184,13 @@ def test_a_removed_dispatch_leaves_nothing(store: Store) -> None:
     assert _create(store, "kumo").name == "kumo"
 
 
+def test_what_two_commands_remove_is_removed_once(store: Store) -> None:
+    record = _create(store, "kumo")
+    store.remove(record)
+    store.remove(record)
+    assert list(store.root.iterdir()) == []
+
+
 def test_scratch_files_go_and_the_others_stay(store: Store) -> None:
     folder = store.folder(_create(store).id)
     for path in (folder.scratch("a.json"), folder.session, folder.back):
