@@ -198,7 +198,13 @@ print_outcome() {
 count_left() {
   [ -r /proc/self/stat ] || return 0
   left=0
-  [ "$is_started" = false ] || left=$(marked_processes | wc -l | tr -d ' ')
+  [ "$is_started" = true ] || return 0
+  # What OpenCode ended, or what ends with it, may need a moment for that.
+  tries=10
+  while left=$(marked_processes | wc -l | tr -d ' ') && [ "$left" -gt 0 ] && [ "$tries" -gt 0 ]; do
+    pause
+    tries=$((tries - 1))
+  done
 }
 
 # The last file. The reserve gives it room on a full disk. Where the disk takes nothing at all, the runner waits for it.

@@ -167,6 +167,10 @@ def test_the_outcome_counts_what_the_model_left_running_and_leaves_it_alone(host
     assert is_alive(int(pid.read_text()))
 
 
+def test_what_needs_a_moment_to_end_is_not_left_running(one_host: Host) -> None:
+    assert one_host.dispatch("!bash (setsid sleep 0.6 >/dev/null 2>&1 &)").left_processes == 0
+
+
 def test_nothing_is_left_of_an_ordinary_run(one_host: Host) -> None:
     assert one_host.dispatch().left_processes == 0
     wait_until(lambda: not processes_of(one_host))
