@@ -26,9 +26,10 @@ print_opencode() {
 }
 
 print_contents() {
+  # In this order: what was started is held from before that on, until its outcome is there.
+  echo "started $(is_there started)"
   echo "held $(held_word)"
   if is_recovering; then echo "recovering yes"; else echo "recovering no"; fi
-  echo "started $(is_there started)"
   echo "events_bytes $(size_of events.jsonl)"
   [ ! -f events.jsonl ] || echo "last_event_age_s $(($(date +%s) - $(modified events.jsonl)))"
   [ ! -f directory ] || echo "directory_hex $(hex_of directory)"
