@@ -168,7 +168,7 @@ async def _downloaded(connection: Connection, record: Dispatch, folder: Folder, 
 
 async def _named(connection: Connection, folder: Folder, there: PurePosixPath) -> tuple[str, ...]:
     """For people only: nothing depends on it."""
-    target = folder.scratch("left-out")
+    target = folder.code / "left-out.part"
     try:
         await connection.download(there / names.BACK_LEFT_OUT, target, limit_bytes=SMALL_LIMIT_BYTES, timeout_s=60.0)
     except (FileNotFoundError, IntegrityError):
@@ -229,7 +229,8 @@ async def opened(record: Dispatch, folder: Folder) -> tuple[Repository, Snapshot
 
 
 async def _sums(connection: Connection, folder: Folder, there: PurePosixPath) -> dict[str, str]:
-    target = folder.scratch("sums")
+    # Not among the scratch files: those go when another command has merged.
+    target = folder.code / "sums.part"
     try:
         await connection.download(there / names.BACK_SUMS, target, limit_bytes=SMALL_LIMIT_BYTES, timeout_s=60.0)
     except FileNotFoundError:

@@ -237,10 +237,11 @@ def _copies(merging: _Merge, parent: transcripts.Journey, children: list[transcr
 def _placed(merging: _Merge, messages: list[Message], newest_ms: int, *, is_child: bool = False) -> list[Message]:
     """Move the times between the newest local message and now; user messages name the local agent and model.
 
-    A sub-agent's session keeps its own agent.
+    A sub-agent's session keeps its own agent. The turn that asked may have written since the merge began.
     """
+    now_ms = int(time.time() * 1000)
     fitted = transcripts.fit(
-        transcripts.in_order(messages), delta_ms=merging.delta_ms, after_ms=newest_ms, before_ms=merging.now_ms
+        transcripts.in_order(messages), delta_ms=merging.delta_ms, after_ms=newest_ms, before_ms=now_ms
     )
     origin = merging.origin.model_copy(update={"agent": None}) if is_child else merging.origin
     return transcripts.restore(fitted, origin)
