@@ -73,7 +73,7 @@ end_family() {
 }
 
 clean_up() {
-  rm -rf server process watch watch.sh idle_stop ask.js tmp log log.end ./*.new
+  rm -rf server process watch watch.sh idle_stop asked ask.js tmp log log.end ./*.new
 }
 
 trim_log() {

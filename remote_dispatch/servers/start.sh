@@ -134,6 +134,7 @@ main() {
     is_new=yes
   fi
   set_idle_stop "$idle_stop"
+  : >asked
   is_server
   [ -z "$is_new" ] || printf '\nnew yes\n'
   print_server

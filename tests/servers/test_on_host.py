@@ -21,6 +21,7 @@ from remote_dispatch.remote.bootstrap import command_line, opening
 from remote_dispatch.remote.local import LocalConnection
 from remote_dispatch.servers import on_host
 from tests.rig.sshd import wait_until
+from tests.rig.world import REPOSITORY
 from tests.servers.stand_in import StandIn
 
 if TYPE_CHECKING:
@@ -223,6 +224,46 @@ async def test_an_idle_server_ends_by_itself_and_so_does_its_watchdog(
     assert running.idle_stop_s == 1
     await asyncio.to_thread(wait_until, lambda: not there.marked(), "something lives", timeout_s=30)
     assert list(there.place.iterdir()) == []
+
+
+@pytest.mark.thorough
+async def test_a_server_that_somebody_was_just_told_of_is_not_ended_for_idleness(
+    there: StandIn, connection: LocalConnection
+) -> None:
+    """The watchdog has decided and waits for the lock, which a start holds that answers: it runs."""
+    running = await on_host.start(connection, HOST, idle_stop_s=1)
+    (there.place / "lock").symlink_to(_lock_words())
+    waiting = f"{there.place}/watch.sh"
+    await asyncio.to_thread(wait_until, lambda: _children_of(waiting, "sleep 0.2"), "nobody waits", timeout_s=30)
+    (there.place / "asked").touch()
+    (there.place / "lock").unlink()
+    await asyncio.to_thread(wait_until, lambda: not (there.place / "asked").exists(), "it was not seen", timeout_s=30)
+    assert running.pid in there.serving()
+
+
+def _lock_words() -> str:
+    """This process as the owner of a lock."""
+    common = (REPOSITORY / "remote_dispatch/runner/common.sh").read_text()
+    words = f'{common}\necho "$(boot_id) {os.getpid()} $(start_time {os.getpid()})"'
+    ran = subprocess.run(
+        ["sh", "-c", words], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=10, check=True
+    )
+    return ran.stdout.strip()
+
+
+def _children_of(parent: str, child: str) -> bool:
+    """Whether a process with these words in its command line has a child with those."""
+    ran = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,args="],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=10,
+        check=True,
+    )
+    lines = [line.split(None, 2) for line in ran.stdout.splitlines()]
+    parents = {pid for pid, _, words in lines if parent in words}
+    return any(ppid in parents and words == child for _, ppid, words in lines)
 
 
 async def test_idle_stop_is_taken_back(there: StandIn, connection: LocalConnection) -> None:
