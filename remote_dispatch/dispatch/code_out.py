@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from remote_dispatch.dispatch.store import make_private
+from remote_dispatch.dispatch.files import make_private
 from remote_dispatch.errors import AnswerNeededError, CommandError, HostNotReadyError, UsageError
 from remote_dispatch.model import Carried, Code
 from remote_dispatch.runner.directory import work_tree

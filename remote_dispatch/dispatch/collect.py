@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from remote_dispatch import transcript as transcripts
 from remote_dispatch.dispatch.delivery import Delivery
 from remote_dispatch.dispatch.event_log import LIMIT_BYTES as LOG_LIMIT_BYTES
+from remote_dispatch.dispatch.files import make_private, read_sealed, write_sealed, write_whole
 from remote_dispatch.dispatch.packing import read_back
 from remote_dispatch.dispatch.stages import path_of
-from remote_dispatch.dispatch.store import make_private, read_sealed, write_sealed, write_whole
 from remote_dispatch.errors import IntegrityError
 from remote_dispatch.model import SESSION_ID, Todo
 from remote_dispatch.runner import directory as names

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.files import read_sealed, write_sealed_pieces, write_whole
 from remote_dispatch.dispatch.packing import read_export
-from remote_dispatch.dispatch.store import read_sealed, write_sealed_pieces, write_whole
 from remote_dispatch.errors import IntegrityError, UnknownNameError
 from remote_dispatch.failpoints import reach
 from remote_dispatch.model import Origin

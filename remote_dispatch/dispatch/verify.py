@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remote_dispatch import transcript as transcripts
+from remote_dispatch.dispatch.files import read_sealed
 from remote_dispatch.dispatch.packing import read_back, read_export
 from remote_dispatch.dispatch.settle import is_collected
 from remote_dispatch.dispatch.stages import look
-from remote_dispatch.dispatch.store import read_sealed
 from remote_dispatch.dispatch.tasks import together
 from remote_dispatch.errors import IntegrityError, RemoteDispatchError, UnknownNameError
 from remote_dispatch.model import Dispatch, State

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
+from remote_dispatch.dispatch.files import alone_in, make_private, read_regular_file, write_whole
 from remote_dispatch.dispatch.names import new_name
-from remote_dispatch.dispatch.store import alone_in, make_private, read_regular_file, write_whole
 from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
 from remote_dispatch.hosts.suggest import guess
 from remote_dispatch.model import DISPATCH_NAME

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from remote_dispatch.dispatch.store import Folder, Store, write_whole
+from remote_dispatch.dispatch.files import write_whole
+from remote_dispatch.dispatch.store import Folder, Store
 from remote_dispatch.model import State
 from remote_dispatch.remote.files import appearing
 from tests.bad_input.terminal import assert_civil, laptop_of

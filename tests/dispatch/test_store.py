@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from remote_dispatch.dispatch.files import read_sealed, write_sealed_pieces, write_whole
 from remote_dispatch.dispatch.names import new_id, new_name
-from remote_dispatch.dispatch.store import Store, default_store, read_sealed, write_sealed_pieces, write_whole
+from remote_dispatch.dispatch.store import Store, default_store
 from remote_dispatch.errors import ConfigurationError, UnknownNameError, UsageError
 from remote_dispatch.model import DISPATCH_ID, DISPATCH_NAME, Collected, State
 from tests.dispatch.values import NOON, stored

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from remote_dispatch import transcript as transcripts
-from remote_dispatch.dispatch.store import write_sealed
+from remote_dispatch.dispatch.files import write_sealed
 from remote_dispatch.dispatch.verify import RunFile, Verified, verify
 from remote_dispatch.errors import HostNotReadyError, HostUnreachableError
 from remote_dispatch.model import Collected, Dispatch, State

@@ -66,7 +66,7 @@ class SessionDesk(Desk):
 
     def remember(self, host: str, found: Offers) -> None:
         """Keep what a server offers, for the completion of the shell. Where that cannot be written, it is not kept."""
-        from remote_dispatch.dispatch.store import make_private, write_whole
+        from remote_dispatch.dispatch.files import make_private, write_whole
 
         place = self.store.root.parent / "offers"
         offered = {"agents": [one.name for one in found.primary], "models": list(found.offer.models)}
