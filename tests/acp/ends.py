@@ -158,3 +158,19 @@ async def conversing(boxes: Boxes, directory: Path, timeouts: Timeouts | None = 
     async with Conversation(boxes.start, "box", sleep=at_once, timeouts=timeouts) as conversation:
         await conversation.new()
         yield conversation
+
+
+@asynccontextmanager
+async def under_way(editor: Editor, text: str) -> AsyncIterator[asyncio.Task[Raw]]:
+    """Have a prompt run."""
+    prompt = asyncio.create_task(editor.prompt(text))
+    try:
+        yield prompt
+    finally:
+        prompt.cancel()
+        await asyncio.gather(prompt, return_exceptions=True)
+
+
+def prompts(boxes: Boxes) -> int:
+    """How many prompts arrived at all agents together."""
+    return sum(one.get("method") == "session/prompt" for box in boxes.started for one in box.agent.received)
