@@ -238,6 +238,8 @@ COMMANDS = {"import": import_session, "export": export_session, "run": run, "db"
 
 # --- the reader
 
+GZIP = 31
+"""What tells `zlib` to write gzip's form."""
 UNREADABLE = {"reader-refuses", "db-fails", "export-gate", "export-cut", "export-fails", "export-hang"}
 
 
@@ -275,7 +277,7 @@ def write_export(connection, identity, file, packed):
     lines = ",".join(f"\n{one}" for one in messages)
     text = f'{{"info":{json.dumps(session_info(row), ensure_ascii=False)},"messages":[{lines}{lines and chr(10)}]}}\n'
     data = text.encode("utf-8", "surrogatepass")
-    for path, content in ((file, lambda: data), (packed, lambda: Later("gzip").compress(data, 1))):
+    for path, content in ((file, lambda: data), (packed, lambda: Later("zlib").compress(data, 1, GZIP))):
         if path:
             with open(path, "wb") as target:
                 target.write(content())
