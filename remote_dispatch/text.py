@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 
 ADDRESS = "<address>"
 
@@ -86,6 +87,7 @@ _UNQUOTED = re.compile(r"""\\.|['"]|(?:^|(?<=[\s;&|()]))\#""")
 _IN_QUOTES = {"'": re.compile("'"), '"': re.compile(r'\\.|"')}
 
 
+@lru_cache(maxsize=64)
 def bare_script(text: str) -> str:
     """Return a POSIX sh script without comment lines, blank lines and indentation: it travels to a host on every call.
 

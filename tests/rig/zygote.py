@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import io
 import json
 import os
 import pkgutil
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import remote_dispatch
 from remote_dispatch.hosts import jsonc
+from remote_dispatch.opencode.probe import probe_script
+from remote_dispatch.runner.scripts import ScriptName, script
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,15 +199,26 @@ def _run(argv: list[str]) -> int:
 
 
 def _warm_up() -> None:
-    """All of the product is imported, so that nothing of it is looked at after the fork, and its parser is built."""
+    """All of the product is imported, so that nothing of it is looked at after the fork, and its parser is built.
+
+    So are the texts of all scripts, and what the libraries import when they are first used: a call that is refused
+    goes through the parser of the command line.
+    """
     for module in pkgutil.walk_packages(remote_dispatch.__path__, "remote_dispatch."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     jsonc.parse("{}")
+    probe_script()
+    for name in get_args(ScriptName):
+        script(name)
+    "localhost".encode("idna")
+    with contextlib.redirect_stderr(io.StringIO()):
+        _run(["send", "--mode", "sideways"])
 
 
 if __name__ == "__main__":
+    asking = socket.socket(fileno=int(sys.argv[1]))
     _warm_up()
     gc.freeze()
     with contextlib.suppress(ConnectionError):
-        _serve(socket.socket(fileno=int(sys.argv[1])))
+        _serve(asking)
