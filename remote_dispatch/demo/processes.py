@@ -28,8 +28,10 @@ def processes_of(home: Path) -> frozenset[int]:
 def end_processes_of(home: Path) -> None:
     """Ask all processes of a home to end, wait a little, kill what is left, and wait until it is gone."""
     for number in (signal.SIGTERM, signal.SIGKILL):
+        if not (found := processes_of(home)):
+            return
         deadline = time.monotonic() + GRACE_S
-        _signal(processes_of(home), number)
+        _signal(found, number)
         while processes_of(home) and time.monotonic() < deadline:
             time.sleep(POLL_S)
 

@@ -203,17 +203,20 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 def wait_until(condition: Callable[[], bool], message: str, *, timeout_s: float = _START_S) -> None:
     """Wait for a condition, asked every hundredth of a second at first. Raises TimeoutError with the message."""
-    began = time.monotonic()
+    began = asked = time.monotonic()
     while not condition():
-        waited_s = time.monotonic() - began
-        if waited_s > timeout_s:
+        now = time.monotonic()
+        if now - began > timeout_s:
             raise TimeoutError(message)
-        time.sleep(pause_s(waited_s))
+        time.sleep(pause_s(now - began, now - asked))
+        asked = time.monotonic()
 
 
-def pause_s(waited_s: float) -> float:
-    """How long to wait before a condition is asked again: asking may cost more than what is waited for."""
-    return min(max(_SOONEST_S, waited_s / 10), _LATEST_S)
+def pause_s(waited_s: float, asking_s: float = 0) -> float:
+    """How long to wait before a condition is asked again: at least as long as asking took, for what is waited for
+    needs the processor too.
+    """
+    return min(max(_SOONEST_S, waited_s / 10, asking_s), _LATEST_S)
 
 
 def descendants(pid: int) -> dict[int, str]:

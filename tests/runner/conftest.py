@@ -51,11 +51,12 @@ DISPATCH = "20260102-030405-abcdefgh"
 
 def wait_until(condition: Callable[[], object], *, timeout_s: float = 20) -> None:
     """Return as soon as the condition holds; fails the test after the deadline."""
-    began = time.monotonic()
+    began = asked = time.monotonic()
     while not condition():
-        waited_s = time.monotonic() - began
-        assert waited_s < timeout_s, "the condition did not come true in time"
-        time.sleep(pause_s(waited_s))
+        now = time.monotonic()
+        assert now - began < timeout_s, "the condition did not come true in time"
+        time.sleep(pause_s(now - began, now - asked))
+        asked = time.monotonic()
 
 
 def is_alive(pid: int) -> bool:
