@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal, Self
 from remote_dispatch.model import Host
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _START_S = 10
 _SOONEST_S = 0.01
@@ -221,16 +221,30 @@ def pause_s(waited_s: float, asking_s: float = 0) -> float:
 
 def descendants(pid: int) -> dict[int, str]:
     """Return every process below this one with its program's name."""
-    argv = ["ps", "-A", "-o", "pid=,ppid=,comm="]
-    listing = subprocess.run(argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
-    rows = [line.split(None, 2) for line in listing.stdout.splitlines()]
+    rows = list(_from_proc() if Path("/proc/self/stat").exists() else _from_ps())
     found: dict[int, str] = {}
     parents = {pid}
     while parents:
-        children = {int(row[0]): row[2].rpartition("/")[2] for row in rows if int(row[1]) in parents}
+        children = {child: name for child, parent, name in rows if parent in parents}
         parents = children.keys() - found.keys()
         found.update(children)
     return found
+
+
+def _from_proc() -> Iterator[tuple[int, int, str]]:
+    """Yield every process with its parent and its program's name: `ps` takes three times as long."""
+    for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - no paths are wanted
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - nor here
+            before, _, behind = file.read().rpartition(b")")
+            yield int(name), int(behind.split()[1]), os.fsdecode(before.partition(b"(")[2])
+
+
+def _from_ps() -> Iterator[tuple[int, int, str]]:
+    argv = ["ps", "-A", "-o", "pid=,ppid=,comm="]
+    listing = subprocess.run(argv, check=True, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=10)
+    for line in listing.stdout.splitlines():
+        pid, parent, program = line.split(None, 2)
+        yield int(pid), int(parent), program.rpartition("/")[2]
 
 
 def _kill(pid: int) -> None:
