@@ -53,17 +53,17 @@ def test_a_model_hands_its_session_and_all_that_belongs_to_it_over_and_both_turn
 
 def test_what_failed_on_the_host_is_not_begun_again_by_the_turn_that_asked_for_it(machines: Machines) -> None:
     session = machines.talk("!say noted at home")
-    hand_over(machines, session, "Measure it.\n!fail 401")
+    hand_over(machines, session, "Measure it.\n!fail 401", name="lima")
     asked = [call for call in machines.calls(session) if call.directory == str(machines.laptop.project)]
     assert asked
     assert not any("You are now on the host" in heard(call) for call in asked)
-    data = machines.command("show", "kumo").data
+    data = machines.command("show", "lima").data
     assert (data["state"], data["collected"]) == ("failed", "copy")
 
 
-def hand_over(machines: Machines, session: str, task: str) -> None:
+def hand_over(machines: Machines, session: str, task: str, name: str = "kumo") -> None:
     """Have the local model type the command; its call is open until the session is home."""
-    options = f"--session {session} --mode round-trip --model there/small --name kumo"
+    options = f"--session {session} --mode round-trip --model there/small --name {name}"
     command = f"remote-dispatch send pi {shlex.quote(task)} {options} --directory {shlex.quote(f'~/{DIRECTORY}')}"
     call = {"command": command, "description": "hands over", "timeout": HAND_OVER_S * 1000}
     machines.talk(f"Finish this elsewhere.\n!tool bash {json.dumps(call)}", session, timeout_s=HAND_OVER_S)
