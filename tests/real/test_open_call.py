@@ -56,7 +56,7 @@ def test_what_failed_on_the_host_is_not_begun_again_by_the_turn_that_asked_for_i
     hand_over(machines, session, "Measure it.\n!fail 401", name="lima")
     asked = [call for call in machines.calls(session) if call.directory == str(machines.laptop.project)]
     assert asked
-    assert not any("You are now on the host" in heard(call) for call in asked)
+    assert not any("You are now on the host" in str(call.messages) for call in asked)
     data = machines.command("show", "lima").data
     assert (data["state"], data["collected"]) == ("failed", "copy")
 
