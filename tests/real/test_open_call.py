@@ -57,8 +57,9 @@ def test_what_failed_on_the_host_is_not_begun_again_by_the_turn_that_asked_for_i
     asked = [call for call in machines.calls(session) if call.directory == str(machines.laptop.project)]
     assert asked
     assert not any("You are now on the host" in str(call.messages) for call in asked)
-    data = machines.command("show", "lima").data
-    assert (data["state"], data["collected"]) == ("failed", "copy")
+    shown = machines.command("show", "lima")
+    assert shown.exit_code == 0, tool_parts(stored(machines.laptop, session), "bash")[-1]["state"]
+    assert (shown.data["state"], shown.data["collected"]) == ("failed", "copy")
 
 
 def hand_over(machines: Machines, session: str, task: str, name: str = "kumo") -> None:
