@@ -183,6 +183,7 @@ def test_ctrl_c_ends_the_waiting_and_not_the_work(world: World, gate: Path) -> N
 def test_a_killed_runner_is_lost_and_never_run_again(world: World, gate: Path) -> None:
     session = world.local_session()
     ran = world.send(f"!wait {gate}", "--session", session, "--name", "kumo")
+    wait_until(lambda: world.count_runs() == 1, "OpenCode did not start", timeout_s=20)
     pid = int((world.run_directories()[0] / "lock" / "owner").read_text().split()[1])
     world.host_kill(pid)
     ran = world.cli("wait", "kumo", "--json")

@@ -19,7 +19,7 @@ case $1:$2 in
 --pure:* | import:* | export:* | agent:* | debug:*) collects=0 ;;
 *) collects=1 ;;
 esac
-export BUN_JSC_useFTLJIT=0 BUN_JSC_useGC=$collects BUN_JSC_numberOfGCMarkers=1
+export BUN_JSC_useFTLJIT=0 BUN_JSC_useGC=$collects
 export BUN_JSC_thresholdForJITSoon=500 BUN_JSC_thresholdForJITAfterWarmUp=2000
 export BUN_JSC_thresholdForOptimizeAfterWarmUp=4000
 exec '{program}' "$@"

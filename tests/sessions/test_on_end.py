@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from remote_dispatch.errors import UsageError
 from remote_dispatch.failure import Failure
 from remote_dispatch.sessions.on_end import parse_command, run_on_end
 from remote_dispatch.sessions.report import SessionReport, report_of
+from tests.rig.sshd import wait_until
 from tests.sessions.looks_made import a_look
 
 COPY = """
@@ -66,7 +68,15 @@ async def test_one_that_does_not_end_is_ended_with_its_children(tmp_path: Path) 
     warning = await run_on_end(argv, _ended(), dict(os.environ), timeout_s=2)
     assert "did not end within" in (warning or "")
     child = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat")
-    assert not child.exists() or child.read_text().rpartition(") ")[2][0] == "Z"
+    await asyncio.to_thread(wait_until, lambda: _has_ended(child), "a child goes on", timeout_s=20)
+
+
+def _has_ended(child: Path) -> bool:
+    """Whether a process is gone, or waits for somebody to ask how it ended."""
+    try:
+        return child.read_text().rpartition(") ")[2][0] == "Z"
+    except OSError:
+        return True
 
 
 @pytest.mark.parametrize("text", ["", "  ", "sh -c 'open"])

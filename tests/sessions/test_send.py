@@ -88,10 +88,10 @@ async def _titles(served: Bench) -> list[str]:
 @pytest.mark.real
 def test_the_answer_is_on_stdout_and_everything_else_on_stderr(laptop: Laptop) -> None:
     assert laptop.cli("new", "box", "--name", "kumo").returncode == 0
-    ran = laptop.cli("send", "kumo", stdin="!bash echo hi\n!say the end\n")
+    ran = laptop.cli("send", "kumo", stdin="!bash sleep 0.5; echo hi\n!say the end\n")
     assert (ran.returncode, ran.stdout) == (0, "the end\n")
-    assert "> !bash echo hi" in ran.stderr
-    assert "bash: echo hi" in ran.stderr
+    assert "> !bash sleep 0.5; echo hi" in ran.stderr
+    assert "bash: sleep 0.5; echo hi" in ran.stderr
     ran = laptop.cli("send", "kumo", "!fail 401", "--json", "--retries", "0")
     answer = envelope(ran)
     assert ran.returncode == answer["error"]["exit_code"] == 1

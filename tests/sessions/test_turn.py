@@ -191,13 +191,14 @@ async def test_a_turn_with_todos_and_tools_is_told_and_its_whole_answer_returned
     heard = Heard()
     async with served.api() as api:
         named = await a_session(api, served)
-        taken = await ask(api, named, Prompt("!todo a;b\n!bash echo hi\n!say the end"), PATIENT, heard)
+        taken = await ask(api, named, Prompt("!todo a;b\n!bash sleep 0.5; echo hi\n!say the end"), PATIENT, heard)
     assert taken.failure is None
     assert taken.standing.end is not None
     assert taken.standing.end.answer == "the end"
     assert "".join(one.text for one in heard.told(TextDelta)) == "the end"
     assert [len(one.todos) for one in heard.told(TodosChanged)] == [2]
-    assert [one.status for one in heard.told(ToolChanged) if one.tool == "bash"] == ["pending", "running", "completed"]
+    # What changes twice before it is read, as on a loaded machine, is told once.
+    assert [one.status for one in heard.told(ToolChanged) if one.tool == "bash"][-2:] == ["running", "completed"]
     assert taken.named.message_id == taken.sent.message_id
     assert taken.named.works_on.startswith("!todo")
 
