@@ -51,6 +51,7 @@ def test_a_model_hands_its_session_and_all_that_belongs_to_it_over_and_both_turn
     assert places == sorted(places)
 
 
+@pytest.mark.slow
 def test_what_failed_on_the_host_is_not_begun_again_by_the_turn_that_asked_for_it(machines: Machines) -> None:
     session = machines.talk("!say noted at home")
     hand_over(machines, session, "Measure it.\n!fail 401", name="lima")
