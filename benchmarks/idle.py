@@ -125,7 +125,7 @@ def processor_s(pid: int) -> float:
     """Return the processor time so far of a process that still runs, with its children that have ended; Linux only."""
     try:
         fields = Path("/proc", str(pid), "stat").read_text().rpartition(") ")[2].split()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return 0.0
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 

@@ -373,7 +373,7 @@ def is_alive(pid: int) -> bool:
         return False
     try:
         state = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         # It ended in between, or this system has no /proc.
         return not Path("/proc/self").exists()
     return state.rpartition(")")[2].split(maxsplit=1)[0] != "Z"
