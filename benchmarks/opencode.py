@@ -25,6 +25,7 @@ SIZE_BYTES = 1_000_000
 ANSWER_BYTES = 20_000
 AT_ONCE = 3
 """So many OpenCodes at once make sessions."""
+ATTEMPTS = 3
 DEADLINE_S = 120
 _MODEL = {"providerID": "scripted", "modelID": "large"}
 _WORDS = 3000
@@ -82,15 +83,19 @@ def _bring_in(world: World, transcript: dict[str, Any]) -> None:
     laptop = world.laptop
     file = laptop.home / "tmp" / f"{transcript['info']['id']}.json"
     file.write_text(json.dumps(transcript))
-    subprocess.run(
-        [laptop.bin / "opencode", "import", file],
-        cwd=laptop.project,
-        env={**laptop.opencode.environment, "PWD": str(laptop.project)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        timeout=DEADLINE_S,
-        check=True,
-    )
+    # Of several at the same time OpenCode may turn one away, whose database another one holds.
+    for attempt in range(1, ATTEMPTS + 1):
+        done = subprocess.run(
+            [laptop.bin / "opencode", "import", file],
+            cwd=laptop.project,
+            env={**laptop.opencode.environment, "PWD": str(laptop.project)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=DEADLINE_S,
+            check=attempt == ATTEMPTS,
+        )
+        if done.returncode == 0:
+            break
     file.unlink()
 
 
