@@ -90,9 +90,8 @@ def ends_answered(messages: Sequence[Message]) -> bool:
     if asked is None:
         return True
     last = messages[-1]
-    is_finished = last["info"].get("finish") not in (None, "tool-calls", "unknown")
     has_calls = any(part["type"] == "tool" for part in parts_of(last))
-    return is_finished and not has_calls and last["info"].get("parentID") == id_of(asked)
+    return _has_reason_to_end(last) and not has_calls and last["info"].get("parentID") == id_of(asked)
 
 
 def was_taken_back(back: Transcript, sent: Transcript) -> bool:
@@ -205,8 +204,13 @@ def _asked(base: Transcript) -> str | None:
 def _rests(last: Message) -> bool:
     """A turn goes on after a tool call, after an answer without a reason to end, and after a context overflow."""
     info = last["info"]
-    is_ended = "completed" in info["time"] and info.get("finish") not in (None, "tool-calls", "unknown")
+    is_ended = "completed" in info["time"] and _has_reason_to_end(last)
     return role_of(last) == "assistant" and (is_ended or "error" in info)
+
+
+def _has_reason_to_end(answer: Message) -> bool:
+    """Whether the model ended the turn with it."""
+    return answer["info"].get("finish") not in (None, "tool-calls", "unknown")
 
 
 def _was_changed(before: Message, after: Message | None, asked: str | None) -> bool:

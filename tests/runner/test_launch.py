@@ -191,3 +191,10 @@ def test_what_a_dead_runner_left_behind_is_ended(host: Host) -> None:
     os.kill(host.runner_pid(), signal.SIGKILL)
     host.cancel(1)
     wait_until(lambda: b"removed" in host.run("clean", str(host.run_directory), host.run_directory.name))
+
+
+def test_a_start_between_two_looks_is_no_loss(one_host: Host) -> None:
+    """What was started is held until its outcome is there, so `started` is looked at first."""
+    one_host.stage()
+    words = [line.split()[0] for line in one_host.run("status", str(one_host.run_directory)).splitlines() if line]
+    assert words.index(b"started") < words.index(b"held")
